@@ -1,0 +1,13 @@
+//! What Netproof says about a network: findings, verdicts, intervals, thresholds, and the cards that describe methods.
+//!
+//! Plain serde types. No tensors, no files, no clock.
+
+mod card;
+mod evidence;
+mod finding;
+
+pub use card::{Card, CardKind, Need, OptionDoc};
+pub use evidence::{Axis, Cell, Evidence, Mark, Plot, PlotKind, Series, Table};
+pub use finding::{
+    AuditDocument, Challenge, Clock, Comparison, Finding, Interval, Provenance, SCHEMA, Threshold, Verdict,
+};
