@@ -405,25 +405,26 @@ pub(crate) fn replace_data(old: &mut TensorProto, new: &Tensor) -> Result<(), On
 pub fn read_tensor_file(path: &Path, limits: &Limits) -> Result<(String, Tensor), OnnxError> {
     let bytes = file::read_limited(path, limits)?;
     let at = format!("file {:?}", path.file_name().unwrap_or_default());
+    if bytes.is_empty() {
+        return Err(OnnxError::Missing { at, what: "all content" });
+    }
     let unsupported = |what: &str| OnnxError::Unsupported { at: at.clone(), what: what.to_owned() };
-    // Tensors put numbers into field 1 and never use field 3; sequences and optional values have a name and a payload.
-    // A sparse tensor has messages in fields 1 and 2.
+    // Sequences and optional values have a name in field 1, a type in field 2 and messages above. Tensors have numbers
+    // in fields 1 and 2, never use field 3, and have their name and data above it. Sparse tensors have messages in 1 and 2.
+    let mut header_only = true;
     for (number, wire_type) in wire::fields_of(&bytes) {
         match (number, wire_type) {
             (2, 2) => return Err(unsupported("sparse tensor")),
             (3, 2) => return Err(unsupported("sequence or optional value")),
-            _ => {}
+            _ => header_only &= number <= 2,
         }
     }
     wire::survey(&schema::TENSOR_PROTO, &bytes, limits)?;
     let mut tensor = TensorProto::decode(bytes).map_err(|source| OnnxError::Decode { source })?;
-    let empty = tensor.raw_data.is_none() && tensor.dims.is_empty() && tensor.name.is_none();
-    check(&tensor, &at, limits).map_err(|error| match error {
-        OnnxError::DataSize { actual: 0, .. } | OnnxError::DataType { .. } if empty => {
-            unsupported("empty sequence or optional value")
-        }
-        other => other,
-    })?;
+    if header_only && !tensor.dims.contains(&0) {
+        return Err(unsupported("empty sequence or optional value"));
+    }
+    check(&tensor, &at, limits)?;
     let name = tensor.name.take().unwrap_or_default();
     Ok((name, convert(&tensor, &at)?))
 }

@@ -431,6 +431,9 @@ fn find_cycle(needs: &[BTreeSet<usize>], sorted: &[usize]) -> Vec<usize> {
     let from = position.get(&current).copied().unwrap_or(0);
     let mut cycle = path.split_off(from);
     cycle.reverse();
+    // Where a cycle starts is arbitrary; the first node of the file is the easiest to find.
+    let first = cycle.iter().enumerate().min_by_key(|(_, index)| **index).map_or(0, |(at, _)| at);
+    cycle.rotate_left(first);
     cycle
 }
 
