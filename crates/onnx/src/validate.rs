@@ -258,8 +258,8 @@ impl<'a> Check<'a> {
 
     fn function(&mut self, function: &'a FunctionProto) -> Result<(), OnnxError> {
         let at = format!("function {:?}", crate::error_name(function.name()));
-        let imports = opsets(&function.opset_import, &at)?;
-        let outer = std::mem::replace(&mut self.imports, imports);
+        // A body is judged by the function's own imports; functions come last, so the model's are no longer needed.
+        self.imports = opsets(&function.opset_import, &at)?;
         let mut names = HashSet::new();
         for input in &function.input {
             define(&mut names, input, &at)?;
@@ -288,7 +288,6 @@ impl<'a> Check<'a> {
             }
         }
         order(&function.node, &at)?;
-        self.imports = outer;
         Ok(())
     }
 }

@@ -146,6 +146,27 @@ fn functions_in_branches_and_branches_in_functions() {
 }
 
 #[test]
+fn a_graph_given_by_the_caller_keeps_the_callers_names() {
+    let mut choose = node("if", "If", &["p"], &["q"]);
+    let given = AttributeProto { r#type: Some(5), ..reference("then_branch", "body") };
+    choose.attribute = vec![given, branch("else_branch", subgraph(vec![node("b", "Relu", &["p"], &["t"])], "t"))];
+    let mut pick = function("Pick", &["p"], &["q"], vec![choose]);
+    pick.attribute = vec!["body".into()];
+    let mut start = call("c", "Pick", &["x"], &["y"]);
+    // `p` is the caller's `p` here, not the function's.
+    start.attribute = vec![branch("body", subgraph(vec![node("g", "Neg", &["p"], &["mine"])], "mine"))];
+    let mut model = with_functions(vec![node("first", "Abs", &["x"], &["p"]), start], vec![pick]);
+    load(&model).unwrap();
+    inline_functions(&mut model).unwrap();
+    let file = OnnxFile::from(model);
+    file.validate().unwrap();
+    let choose = &file.model.graph.as_ref().unwrap().node[1];
+    let body = choose.attribute[0].g.as_ref().unwrap();
+    assert_eq!((choose.attribute[0].name(), body.node[0].input.join(",").as_str()), ("then_branch", "p"));
+    assert_eq!(body.output[0].name(), "mine");
+}
+
+#[test]
 fn overloads_are_told_apart_and_a_function_hides_an_operator() {
     let mut plain = function("F", &["p"], &["q"], vec![node("n", "Neg", &["p"], &["q"])]);
     let mut other = function("F", &["p"], &["q"], vec![node("n", "Abs", &["p"], &["q"])]);

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use common::*;
 use netproof_onnx::proto::tensor_proto::DataType;
 use netproof_onnx::proto::*;
-use netproof_onnx::{OnnxError, inline_functions};
+use netproof_onnx::{Limits, OnnxError, OnnxFile, inline_functions};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
@@ -89,14 +89,14 @@ fn ten_million_empty_messages() {
     for field in [1, 5, 11, 13, 14, 15, 16] {
         refused(&many_empty(field, 10_000_000));
     }
-    // Attributes of one node, empty names, empty strings, types and shapes.
+    // Dimensions of one input.
     let dims = wrap(7, &wrap(11, &wrap(2, &wrap(1, &wrap(2, &[0x0a, 0].repeat(10_000_000))))));
     refused(&dims);
-    for (field, kind) in [(5, "attributes"), (1, "inputs"), (9, "metadata")] {
+    // Attributes, inputs and metadata of one node.
+    for field in [5, 1, 9] {
         let mut one = Vec::new();
         encode_key(field, WireType::LengthDelimited, &mut one);
         one.push(0);
-        let _ = kind;
         refused(&wrap(7, &wrap(1, &one.repeat(10_000_000))));
     }
 }
@@ -129,6 +129,16 @@ fn declared_sizes_allocate_nothing() {
         let (result, peak) = measured(|| load_bytes(&bytes));
         assert!(result.is_err() && peak < MIB, "{dims:?}: {peak}");
     }
+}
+
+#[test]
+fn a_file_over_two_gigabytes_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("huge.onnx");
+    std::fs::File::create(&path).unwrap().set_len((1 << 31) + 1).unwrap();
+    let (result, peak) = measured(|| OnnxFile::load(&path, &Limits::default()));
+    assert!(matches!(result, Err(OnnxError::TooLarge { value: 2_147_483_649, .. })));
+    assert!(peak < MIB, "{peak}");
 }
 
 #[test]
