@@ -411,20 +411,29 @@ pub fn read_tensor_file(path: &Path, limits: &Limits) -> Result<(String, Tensor)
     let unsupported = |what: &str| OnnxError::Unsupported { at: at.clone(), what: what.to_owned() };
     // Sequences and optional values have a name in field 1, a type in field 2 and messages above. Tensors have numbers
     // in fields 1 and 2, never use field 3, and have their name and data above it. Sparse tensors have messages in 1 and 2.
-    let mut header_only = true;
+    let (mut header_only, mut named) = (true, false);
     for (number, wire_type) in wire::fields_of(&bytes) {
         match (number, wire_type) {
             (2, 2) => return Err(unsupported("sparse tensor")),
             (3, 2) => return Err(unsupported("sequence or optional value")),
             _ => header_only &= number <= 2,
         }
+        // A name, or dimensions packed into one field, which few writers do.
+        named |= (number, wire_type) == (1, 2);
     }
-    wire::survey(&schema::TENSOR_PROTO, &bytes, limits)?;
-    let mut tensor = TensorProto::decode(bytes).map_err(|source| OnnxError::Decode { source })?;
-    if header_only && !tensor.dims.contains(&0) {
-        return Err(unsupported("empty sequence or optional value"));
-    }
-    check(&tensor, &at, limits)?;
+    let read = || {
+        wire::survey(&schema::TENSOR_PROTO, &bytes, limits)?;
+        let tensor = TensorProto::decode(bytes.clone()).map_err(|source| OnnxError::Decode { source })?;
+        if header_only && !tensor.dims.contains(&0) {
+            return Err(unsupported("empty sequence or optional value"));
+        }
+        check(&tensor, &at, limits)?;
+        Ok(tensor)
+    };
+    let mut tensor = match read() {
+        Err(error) if named && !error.is_unsupported() => return Err(unsupported("sequence or optional value")),
+        other => other?,
+    };
     let name = tensor.name.take().unwrap_or_default();
     Ok((name, convert(&tensor, &at)?))
 }

@@ -148,6 +148,12 @@ fn weights_share_the_memory_of_the_file() {
     assert!(others.into_iter().all(|p| p.abs_diff(largest.as_ptr() as usize) < MOBILENET.len()));
 }
 
+fn wrapped(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, number, bytes.to_vec(), &[]);
+    out
+}
+
 #[test]
 fn lone_tensors_are_read_and_other_values_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -166,6 +172,11 @@ fn lone_tensors_are_read_and_other_values_are_refused_by_name() {
     let unsupported = |bytes: Vec<u8>| read(bytes).unwrap_err().to_string();
     let mut sequence = stranger(1, "seq");
     sequence.extend([0x10, 1]);
+    let mut nested = sequence.clone();
+    put(&mut nested, 5, sequence.clone(), &[]);
+    assert_eq!(unsupported(nested), "file \"input_0.pb\": unsupported: sequence or optional value");
+    let packed = [wrapped(1, &[2, 3]), vec![0x10, 1], wrapped(9, &[0; 24])].concat();
+    assert_eq!(read(packed).unwrap().1.shape(), [2, 3], "dimensions in one field are dimensions");
     assert!(unsupported(sequence.clone()).ends_with("unsupported: empty sequence or optional value"));
     put(&mut sequence, 3, floats("a", &[1.0]).encode_to_vec(), &[]);
     assert_eq!(unsupported(sequence), "file \"input_0.pb\": unsupported: sequence or optional value");
