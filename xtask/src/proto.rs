@@ -12,12 +12,12 @@ use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use protox::prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto};
 
 /// Where the generated text belongs, relative to the repository's root.
-pub const TARGET: &str = "crates/onnx/src/generated.rs";
+pub(crate) const TARGET: &str = "crates/onnx/src/generated.rs";
 
 /// The text of [`TARGET`], made from the schema under `root`.
 /// # Errors
 /// The schema is missing or is not valid protobuf.
-pub fn generate(root: &Path) -> anyhow::Result<String> {
+pub(crate) fn generate(root: &Path) -> anyhow::Result<String> {
     let folder = root.join("crates/onnx/proto");
     let files = protox::compile([folder.join("onnx.proto")], [&folder]).context("compiling onnx.proto")?;
     let file = files.file.into_iter().next().context("the compiler returned no file")?;
