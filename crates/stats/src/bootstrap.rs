@@ -157,6 +157,9 @@ pub fn interval_of_replicates(
 
 /// Acceleration from the skewness of leave-one-out (or leave-one-group-out) values; 0 where they are all equal.
 fn jackknife_acceleration(rows: usize, mut statistic: impl FnMut(&[usize]) -> Option<f64>) -> Option<f64> {
+    if rows < 2 {
+        return None;
+    }
     let groups = rows.min(JACKKNIFE_GROUPS);
     let mut kept = Vec::with_capacity(rows);
     let mut values = Vec::with_capacity(groups);
@@ -222,6 +225,25 @@ mod tests {
         let rare = bootstrap(2, &options, |r| r.contains(&0).then_some(1.0)).unwrap().unwrap();
         assert!(rare.undefined > 10 && rare.defined + rare.undefined == 100 && rare.estimate.interval.is_none());
         assert!(bootstrap(5, &Options { resamples: 0, ..options }, |_| Some(1.0)).is_err());
+    }
+
+    #[test]
+    fn one_row_has_no_bca_interval_and_the_statistic_never_sees_no_rows() {
+        let options = Options { resamples: 10, ..Options::default() };
+        let b = bootstrap(1, &options, |rows| Some(rows[0] as f64)).unwrap().unwrap();
+        assert_eq!((b.estimate.value, b.estimate.interval), (0.0, None));
+    }
+
+    #[test]
+    fn leaving_out_groups_gives_about_the_acceleration_of_leaving_out_rows() {
+        let mut rng = Rng::new(8);
+        let x: Vec<f64> = (0..3500).map(|_| rng.normal().exp()).collect();
+        let grouped = jackknife_acceleration(x.len(), mean_of(&x)).unwrap();
+        // For a mean: skewness / (6 sqrt(n)).
+        let mean = x.iter().sum::<f64>() / 3500.0;
+        let power = |k| x.iter().map(|v| (v - mean).powi(k)).sum::<f64>() / 3500.0;
+        let exact = power(3) / power(2).powf(1.5) / (6.0 * 3500f64.sqrt());
+        assert!((grouped / exact - 1.0).abs() < 0.15, "{grouped} {exact}");
     }
 
     #[test]

@@ -94,11 +94,7 @@ impl Binning {
 
     fn bins(self) -> Result<usize, StatsError> {
         let (Self::EqualWidth(bins) | Self::EqualMass(bins)) = self;
-        StatsError::check_positive("bins", bins)?;
-        // Far more bins than any use; keeps a slip of the hand from asking for all memory.
-        if bins > 1_000_000 {
-            return Err(StatsError::Parameter { name: "bins", value: bins as f64, allowed: "1 to 1000000" });
-        }
+        StatsError::check_bins(bins)?;
         Ok(bins)
     }
 
@@ -127,9 +123,9 @@ impl Binning {
 /// One bin of a reliability diagram.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bin {
-    /// Lower edge for equal width (itself outside); smallest confidence for equal mass, NaN-free, 0 in an empty bin.
+    /// Lower edge for equal width (itself outside); smallest confidence for equal mass, 0 in an empty bin.
     pub low: f64,
-    /// Upper edge for equal width; largest confidence for equal mass.
+    /// Upper edge for equal width; largest confidence for equal mass, 0 in an empty bin.
     pub high: f64,
     /// Rows.
     pub count: u64,

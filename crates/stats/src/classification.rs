@@ -1,5 +1,7 @@
 //! Predicted classes against true ones: confusion matrix and what follows from it.
 
+use std::collections::BTreeMap;
+
 use crate::interval::proportion::proportion;
 use crate::probability::check_rows;
 use crate::{Estimate, Level, StatsError, Sum};
@@ -57,6 +59,9 @@ pub fn top_k_accuracy<T: Copy + Into<f64>>(
     Ok(proportion(hits as u64, labels.len() as u64, level))
 }
 
+/// Most classes of a confusion matrix; keeps a wrong number from asking for all memory.
+const MAX_CLASSES: usize = 1 << 24;
+
 /// A mean over classes, and over how many.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassMean {
@@ -95,11 +100,15 @@ pub struct ClassReport {
 
 /// True classes (rows) against predicted ones (columns).
 ///
-/// Rows without a prediction (NaN) are counted beside the matrix, as errors of their true class.
+/// Only cells that occur are kept, so tens of thousands of classes need no more memory than there are rows. Rows without
+/// a prediction (NaN) are counted beside the matrix, as errors of their true class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix {
-    classes: usize,
-    counts: Vec<u64>,
+    cells: BTreeMap<(usize, usize), u64>,
+    /// Rows by true class, those without a prediction included.
+    truths: Vec<u64>,
+    /// Rows by predicted class.
+    predictions: Vec<u64>,
     unpredicted: Vec<u64>,
 }
 
@@ -109,20 +118,26 @@ impl ConfusionMatrix {
     /// # Errors
     /// Lengths that differ, or a label or prediction beyond the classes.
     pub fn new(classes: usize, labels: &[usize], predicted: &[Option<usize>]) -> Result<Self, StatsError> {
-        StatsError::check_positive("classes", classes)?;
+        if !(1..=MAX_CLASSES).contains(&classes) {
+            let allowed = "1 to 16777216";
+            return Err(StatsError::Parameter { name: "classes", value: classes as f64, allowed });
+        }
         StatsError::check_length("predictions", labels.len(), predicted.len())?;
         StatsError::check_labels(labels, classes)?;
-        let cells =
-            classes.checked_mul(classes).filter(|&c| c <= isize::MAX as usize / 8).ok_or(StatsError::Parameter {
-                name: "classes",
-                value: classes as f64,
-                allowed: "so many that their square fits",
-            })?;
-        let mut matrix = Self { classes, counts: vec![0; cells], unpredicted: vec![0; classes] };
+        let mut matrix = Self {
+            cells: BTreeMap::new(),
+            truths: vec![0; classes],
+            predictions: vec![0; classes],
+            unpredicted: vec![0; classes],
+        };
         for (row, (&label, &prediction)) in labels.iter().zip(predicted).enumerate() {
+            matrix.truths[label] += 1;
             match prediction {
                 Some(class) if class >= classes => return Err(StatsError::Label { row, label: class, classes }),
-                Some(class) => matrix.counts[label * classes + class] += 1,
+                Some(class) => {
+                    matrix.predictions[class] += 1;
+                    *matrix.cells.entry((label, class)).or_default() += 1;
+                }
                 None => matrix.unpredicted[label] += 1,
             }
         }
@@ -131,20 +146,39 @@ impl ConfusionMatrix {
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
-        self.classes
+        self.truths.len()
     }
 
-    /// All counts, a row per true class.
+    /// Cells that occur, `(truth, predicted, count)`, in order of truth, then prediction.
+    pub fn cells(&self) -> impl Iterator<Item = (usize, usize, u64)> {
+        self.cells.iter().map(|(&(truth, predicted), &count)| (truth, predicted, count))
+    }
+
+    /// All counts, a row per true class, for a plot; `None` for more than 1,000 classes.
     ///
     /// # Shapes
     /// `[classes, classes]`
-    pub fn counts(&self) -> &[u64] {
-        &self.counts
+    pub fn dense(&self) -> Option<Vec<u64>> {
+        let classes = self.classes();
+        (classes <= 1000).then(|| {
+            let mut counts = vec![0; classes * classes];
+            self.cells().for_each(|(truth, predicted, count)| counts[truth * classes + predicted] = count);
+            counts
+        })
+    }
+
+    /// The `k` most frequent mistakes, `(truth, predicted, count)`; equal ones in order of truth, then prediction.
+    pub fn most_confused(&self, k: usize) -> Vec<(usize, usize, u64)> {
+        let mut mistakes: Vec<_> = self.cells().filter(|(truth, predicted, _)| truth != predicted).collect();
+        // A stable sort keeps the order of equal ones.
+        mistakes.sort_by_key(|mistake| std::cmp::Reverse(mistake.2));
+        mistakes.truncate(k);
+        mistakes
     }
 
     /// Rows of a true class predicted as a class; 0 for classes that do not exist.
     pub fn count(&self, truth: usize, predicted: usize) -> u64 {
-        if truth < self.classes && predicted < self.classes { self.counts[truth * self.classes + predicted] } else { 0 }
+        self.cells.get(&(truth, predicted)).copied().unwrap_or(0)
     }
 
     /// Rows without a prediction, by true class.
@@ -154,12 +188,12 @@ impl ConfusionMatrix {
 
     /// Number of rows, those without a prediction included.
     pub fn total(&self) -> u64 {
-        self.counts.iter().chain(&self.unpredicted).sum()
+        self.truths.iter().sum()
     }
 
     /// Rows predicted rightly.
     pub fn correct(&self) -> u64 {
-        (0..self.classes).map(|c| self.count(c, c)).sum()
+        self.cells().filter(|(truth, predicted, _)| truth == predicted).map(|(_, _, count)| count).sum()
     }
 
     /// Fraction of rows predicted rightly, with its Wilson interval; `None` without rows.
@@ -169,9 +203,8 @@ impl ConfusionMatrix {
 
     /// Counts, precision, recall and F1 of each class.
     pub fn per_class(&self, level: Level) -> Vec<ClassReport> {
-        let (truths, predictions) = self.margins();
         let report = |class: usize| {
-            let (support, predicted, correct) = (truths[class], predictions[class], self.count(class, class));
+            let (support, predicted, correct) = (self.truths[class], self.predictions[class], self.count(class, class));
             let either = support + predicted;
             ClassReport {
                 support,
@@ -182,7 +215,7 @@ impl ConfusionMatrix {
                 f1: (either > 0).then(|| 2.0 * correct as f64 / either as f64),
             }
         };
-        (0..self.classes).map(report).collect()
+        (0..self.classes()).map(report).collect()
     }
 
     /// Mean recall over the classes that occur.
@@ -211,7 +244,7 @@ impl ConfusionMatrix {
     /// F1 of all classes counted together: the accuracy, unless rows lack a prediction, which count as misses but not as
     /// false alarms.
     pub fn micro_f1(&self) -> Option<f64> {
-        let predicted: u64 = self.counts.iter().sum();
+        let predicted: u64 = self.predictions.iter().sum();
         let either = self.total() + predicted;
         (either > 0).then(|| 2.0 * self.correct() as f64 / either as f64)
     }
@@ -225,16 +258,16 @@ impl ConfusionMatrix {
     /// # Source
     /// Gorodkin 2004, Computational Biology and Chemistry 28, 367–374.
     pub fn matthews_correlation(&self) -> Option<f64> {
-        let (truths, predictions) = self.margins();
         let (correct, total) = (self.correct() as f64, self.total() as f64);
         let without: u64 = self.unpredicted.iter().sum();
         let squares = |margin: &[u64]| Sum::of(margin.iter().map(|&c| (c as f64 / total).powi(2)));
         // Everything as a fraction of the rows, so that squares of counts stay in range.
         let expected = self.expected_agreement();
-        let predicted_squares = squares(&predictions) + (without as f64 / total).powi(2);
-        let spread = ((1.0 - predicted_squares) * (1.0 - squares(&truths))).sqrt();
+        let predicted_squares = squares(&self.predictions) + (without as f64 / total).powi(2);
+        let spread = ((1.0 - predicted_squares) * (1.0 - squares(&self.truths))).sqrt();
         let constant = |margin: &[u64]| margin.iter().any(|&c| c == self.total());
-        let undefined = total == 0.0 || constant(&truths) || constant(&predictions) || without == self.total();
+        let undefined =
+            total == 0.0 || constant(&self.truths) || constant(&self.predictions) || without == self.total();
         (!undefined).then(|| (correct / total - expected) / spread)
     }
 
@@ -248,7 +281,7 @@ impl ConfusionMatrix {
     /// Cohen 1960, Educational and Psychological Measurement 20(1).
     pub fn cohen_kappa(&self) -> Option<f64> {
         let total = self.total();
-        if total == 0 || (0..self.classes).any(|c| self.count(c, c) == total) {
+        if total == 0 || self.cells().any(|(truth, predicted, count)| truth == predicted && count == total) {
             return None;
         }
         let expected = self.expected_agreement();
@@ -261,22 +294,8 @@ impl ConfusionMatrix {
 
     /// Agreement by chance: sum over classes of the product of both margins' fractions.
     fn expected_agreement(&self) -> f64 {
-        let (truths, predictions) = self.margins();
         let total = self.total() as f64;
-        Sum::of(truths.iter().zip(&predictions).map(|(&t, &p)| (t as f64 / total) * (p as f64 / total)))
-    }
-
-    /// Rows by true class and by predicted class.
-    fn margins(&self) -> (Vec<u64>, Vec<u64>) {
-        let mut truths = self.unpredicted.clone();
-        let mut predictions = vec![0; self.classes];
-        for (truth, row) in self.counts.chunks_exact(self.classes).enumerate() {
-            for (predicted, &count) in row.iter().enumerate() {
-                truths[truth] += count;
-                predictions[predicted] += count;
-            }
-        }
-        (truths, predictions)
+        Sum::of(self.truths.iter().zip(&self.predictions).map(|(&t, &p)| (t as f64 / total) * (p as f64 / total)))
     }
 }
 
@@ -317,6 +336,8 @@ mod tests {
         let labels = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2];
         let m = ConfusionMatrix::new(4, &labels, &some(&[0, 0, 0, 1, 1, 1, 0, 2, 1, 1])).unwrap();
         assert_eq!((m.correct(), m.total(), m.count(2, 1), m.count(9, 9)), (6, 10, 2, 0));
+        assert_eq!(m.dense().unwrap(), [3, 1, 0, 0, 1, 2, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(m.most_confused(2), [(2, 1, 2), (0, 1, 1)]);
         let a = m.accuracy(Level::P95).unwrap();
         assert_eq!((a.value, a.n), (0.6, 10));
         let classes = m.per_class(Level::P95);
@@ -374,7 +395,9 @@ mod tests {
         ));
         assert!(matches!(ConfusionMatrix::new(2, &[0, 1], &some(&[0, 2])), Err(StatsError::Label { row: 1, .. })));
         assert!(ConfusionMatrix::new(2, &[0], &[]).is_err());
-        assert!(ConfusionMatrix::new(usize::MAX, &[], &[]).is_err());
+        assert!(ConfusionMatrix::new(usize::MAX, &[], &[]).is_err() && ConfusionMatrix::new(0, &[], &[]).is_err());
+        let many = ConfusionMatrix::new(100_000, &[99_999], &some(&[5])).unwrap();
+        assert_eq!((many.dense(), many.count(99_999, 5)), (None, 1));
     }
 
     #[test]

@@ -143,9 +143,9 @@ pub struct Histogram {
 impl Histogram {
     /// Empty bins over `[low, high]`.
     /// # Errors
-    /// No bins, or limits that are not finite and in ascending order.
+    /// No bins or more than a million, or limits that are not finite and in ascending order.
     pub fn new(low: f64, high: f64, bins: usize) -> Result<Self, StatsError> {
-        StatsError::check_positive("bins", bins)?;
+        StatsError::check_bins(bins)?;
         // The width itself must be finite too, or bins could not be computed.
         if !(low < high && (high - low).is_finite()) {
             let allowed = "a finite number above the lower limit";
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn histograms_without_bins_or_width_are_refused() {
-        assert!(Histogram::new(0.0, 1.0, 0).is_err());
+        assert!(Histogram::new(0.0, 1.0, 0).is_err() && Histogram::new(0.0, 1.0, usize::MAX).is_err());
         for (low, high) in [(1.0, 1.0), (1.0, 0.0), (f64::NAN, 1.0), (f64::MIN, f64::MAX), (0.0, f64::INFINITY)] {
             assert!(Histogram::new(low, high, 3).is_err(), "{low} {high}");
         }

@@ -81,6 +81,16 @@ impl StatsError {
         if value > 0 { Ok(()) } else { Err(Self::Parameter { name, value: 0.0, allowed: "1 or more" }) }
     }
 
+    /// Checks a number of bins. The upper limit is far beyond any use; it keeps a slip of the hand from asking for all
+    /// memory.
+    pub(crate) fn check_bins(bins: usize) -> Result<(), Self> {
+        if (1..=1_000_000).contains(&bins) {
+            Ok(())
+        } else {
+            Err(Self::Parameter { name: "bins", value: bins as f64, allowed: "1 to 1000000" })
+        }
+    }
+
     /// Checks that every value is finite.
     pub(crate) fn check_finite(what: &'static str, values: &[f64]) -> Result<(), Self> {
         match values.iter().position(|v| !v.is_finite()) {

@@ -230,7 +230,7 @@ pub struct BrierDecomposition {
 /// No rows: `Ok(None)`.
 ///
 /// # Errors
-/// No bins, lengths that differ, or a probability outside `[0, 1]`.
+/// No bins or more than a million, lengths that differ, or a probability outside `[0, 1]`.
 ///
 /// # Source
 /// Murphy 1973, Journal of Applied Meteorology 12(4); the terms within bins: Stephenson, Coelho and Jolliffe 2008,
@@ -240,7 +240,7 @@ pub fn binary_brier_decomposition(
     outcomes: &[bool],
     bins: usize,
 ) -> Result<Option<BrierDecomposition>, StatsError> {
-    StatsError::check_positive("bins", bins)?;
+    StatsError::check_bins(bins)?;
     let scores = binary_brier_scores(probabilities, outcomes)?;
     let Some(brier) = Sum::mean(&scores) else { return Ok(None) };
     let n = scores.len() as f64;

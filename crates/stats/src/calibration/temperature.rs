@@ -55,7 +55,8 @@ impl Temperature {
 
 /// Fits one temperature to logits.
 ///
-/// The loss is convex in the inverse temperature, so Newton's method within a bracket finds its minimum.
+/// The loss is convex in the inverse temperature, so Newton's method within a bracket finds its minimum. A network with
+/// one logit per row is given as two classes with logits 0 and that one.
 ///
 /// # Shapes
 /// logits: `[rows, classes]`; labels: `[rows]`
