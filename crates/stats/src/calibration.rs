@@ -336,6 +336,9 @@ mod tests {
         let (a, b) = (reliability(&tied, Binning::EqualMass(3)), reliability(&shuffled, Binning::EqualMass(3)));
         assert_eq!(a, b);
         assert_eq!(a.bins.iter().map(|b| b.count).collect::<Vec<_>>(), [4, 0, 1]);
+        // The middle of ranks 1 to 5 is 3, in the upper half of six.
+        let upper = reliability(&rows(&[0.1, 0.5, 0.5, 0.5, 0.5, 0.5], &[true; 6]), Binning::EqualMass(2));
+        assert_eq!(upper.bins.iter().map(|b| b.count).collect::<Vec<_>>(), [1, 5]);
     }
 
     #[test]

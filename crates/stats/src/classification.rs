@@ -416,6 +416,7 @@ mod tests {
         let values = [0.5, 0.5, 0.0, 0.1, 0.2, 0.7, f64::NAN, 1.0, 0.0];
         let top = |k| top_k_accuracy(&values, 3, &[1, 0, 1], k, Level::P95).unwrap().unwrap().value;
         assert_eq!((top(0), top(1), top(2), top(3)), (0.0, 0.0, 1.0 / 3.0, 2.0 / 3.0));
+        assert_eq!(top_k_accuracy(&[0.5, 0.5], 2, &[0], 1, Level::P95).unwrap().unwrap().value, 1.0);
         assert_eq!(top_k_accuracy::<f64>(&[], 3, &[], 1, Level::P95).unwrap(), None);
         assert!(top_k_accuracy(&values, 3, &[1, 0], 1, Level::P95).is_err());
     }

@@ -297,6 +297,9 @@ mod tests {
             let mut h = Histogram::new(-0.3, 1.7, bins).unwrap();
             (0..=bins).for_each(|i| h.add(h.clone().edge(i)));
             assert!(h.counts[..bins - 1].iter().all(|&c| c == 1) && h.counts[bins - 1] == 2, "{bins}: {:?}", h.counts);
+            let mut below = Histogram::new(-0.3, 1.7, bins).unwrap();
+            (1..=bins).for_each(|i| below.add(h.edge(i).next_down()));
+            assert!(below.counts.iter().all(|&c| c == 1), "below, {bins}: {:?}", below.counts);
         }
     }
 

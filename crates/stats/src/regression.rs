@@ -171,6 +171,44 @@ mod tests {
     }
 
     #[test]
+    fn standard_errors_are_those_of_resampling_rows() {
+        let mut rng = Rng::new(77);
+        let predicted: Vec<f64> = (0..400).map(|_| rng.normal()).collect();
+        let actual: Vec<f64> = predicted.iter().map(|p| 3.0 + p + 0.7 * rng.normal()).collect();
+        let measured = |rows: &[usize]| {
+            let pick = |x: &[f64]| rows.iter().map(|&r| x[r]).collect::<Vec<_>>();
+            regression(&pick(&predicted), &pick(&actual), Level::P95).unwrap()
+        };
+        let all = regression(&predicted, &actual, Level::P95).unwrap().unwrap();
+        let options = crate::bootstrap::Options {
+            resamples: 500,
+            method: crate::bootstrap::Method::Percentile,
+            ..Default::default()
+        };
+        type Pick = fn(&Regression) -> Option<Estimate>;
+        let picks: [Pick; 4] =
+            [|r| Some(r.mean_absolute_error), |r| Some(r.root_mean_squared_error), |r| Some(r.bias), |r| r.r_squared];
+        for (index, pick) in picks.into_iter().enumerate() {
+            let b = crate::bootstrap::bootstrap(400, &options, |rows| Some(pick(&measured(rows)?)?.value));
+            let resampled = b.unwrap().unwrap().estimate.standard_error.unwrap();
+            let ratio = pick(&all).unwrap().standard_error.unwrap() / resampled;
+            assert!((ratio - 1.0).abs() < 0.12, "{index}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn the_interval_of_r_squared_ends_at_1() {
+        let r = regression(&[1.0, 2.0, 3.5], &[1.0, 2.0, 3.0], Level::P99).unwrap().unwrap().r_squared.unwrap();
+        assert!(r.interval.unwrap().high == 1.0 && r.interval.unwrap().low < r.value);
+    }
+
+    #[test]
+    fn a_small_root_mean_square_has_an_interval_from_0() {
+        let r = regression(&[1.0, 2.0, 4.0], &[1.0, 2.0, 3.0], Level::P95).unwrap().unwrap();
+        assert_eq!(r.root_mean_squared_error.interval.unwrap().low, 0.0);
+    }
+
+    #[test]
     fn wrong_input() {
         assert_eq!(regression(&[], &[], Level::P95).unwrap(), None);
         assert!(regression(&[1.0], &[], Level::P95).is_err());

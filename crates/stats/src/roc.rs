@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn delongs_interval_ends_at_the_bounds() {
+        let scores = [0.1, 0.2, 0.6, 0.5, 0.8, 0.9];
+        let area = auroc(&scores, &[false, false, false, true, true, true], Level::P95).unwrap().unwrap();
+        assert_eq!((area.interval.method, area.interval.high), ("delong", 1.0));
+        let labels = [0, 0, 0, 1, 1, 1];
+        let rows: Vec<f64> = scores.iter().flat_map(|s| [1.0 - s, *s]).collect();
+        let average = one_versus_rest(&rows, 2, &labels, Level::P95).unwrap().macro_average.unwrap();
+        assert_eq!(average.interval.unwrap().high, 1.0);
+    }
+
+    #[test]
     fn the_score_interval_solves_its_equation() {
         let i = newcombe_auroc(0.8, 30, 50, Level::P95);
         for end in [i.low, i.high] {

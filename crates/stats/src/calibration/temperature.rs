@@ -276,6 +276,10 @@ mod tests {
         let logits = [1e300, 0.0, -1e300, 0.0, 1e300, 5.0];
         let t = fit_temperature(&logits, 2, &[0, 0, 1]).unwrap().unwrap();
         assert!(t.temperature.is_finite() && t.log_loss_after.is_finite(), "{t:?}");
+        // A margin that overflows, on the right side, changes nothing for the other rows.
+        let logits = [1.7e308, -1.7e308, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
+        let t = fit_temperature(&logits, 2, &[0, 0, 0, 0, 1]).unwrap().unwrap();
+        assert!((t.temperature - 1.0 / 3f64.ln()).abs() < 1e-12, "{t:?}");
     }
 
     #[test]

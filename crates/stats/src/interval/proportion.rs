@@ -110,6 +110,14 @@ mod tests {
     }
 
     #[test]
+    fn ends_without_failures_or_successes_are_exact() {
+        for n in 1..2000 {
+            assert_eq!(wilson(n, n, Level::P90).unwrap().high, 1.0, "{n}");
+            assert_eq!(wilson(0, n, Level::P90).unwrap().low, 0.0, "{n}");
+        }
+    }
+
+    #[test]
     fn undefined_proportions_are_none() {
         assert_eq!(wilson(0, 0, Level::P95), None);
         assert_eq!(wilson(2, 1, Level::P95), None);
