@@ -1,0 +1,54 @@
+//! Bars of the build and of the binary as such.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+
+use super::process::median;
+use super::{Bench, Measured};
+use crate::{command, rules};
+
+/// Crates of the default build.
+pub(super) fn crates(bench: &Bench) -> anyhow::Result<Measured> {
+    let crates = rules::crate_count(&bench.root)?;
+    Ok(Measured::Figure { figure: format!("{crates} crates"), pass: crates <= rules::MOST_CRATES })
+}
+
+/// The README's first command, compiled from nothing with two jobs; downloads are not counted.
+pub(super) fn cold_build(bench: &Bench) -> anyhow::Result<Measured> {
+    command::succeed(command::cargo(&bench.root).args(["fetch", "--quiet", "--locked"]))?;
+    let target = bench.root.join(".bars/cold-target");
+    if target.exists() {
+        std::fs::remove_dir_all(&target).context("removing the last cold build")?;
+    }
+    let mut build = command::cargo(&bench.root);
+    build.arg("build").args(command::quiet()).args(["--release", "--locked", "--jobs", "2"]);
+    // A compiler cache would make it warm.
+    build.env("CARGO_TARGET_DIR", &target).env_remove("RUSTC_WRAPPER").env_remove("CARGO_BUILD_RUSTC_WRAPPER");
+    let start = Instant::now();
+    command::succeed(&mut build)?;
+    let minutes = start.elapsed().as_secs_f64() / 60.0;
+    std::fs::remove_dir_all(&target).context("removing the cold build")?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Measured::Figure { figure: format!("{minutes:.1} min, 2 jobs on {cores} cores"), pass: minutes <= 10.0 })
+}
+
+const STARTS: usize = 21;
+
+/// Median of how long `netproof --version` takes, from start to exit.
+pub(super) fn start_up(bench: &Bench) -> anyhow::Result<Measured> {
+    let binary = bench.netproof()?;
+    let mut milliseconds = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        let mut version = Command::new(binary);
+        version.arg("--version").stdin(Stdio::null());
+        let start = Instant::now();
+        let output = version.output().with_context(|| format!("cannot start {}", binary.display()))?;
+        milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
+        ensure!(output.status.success(), "`netproof --version` ended with {}", output.status);
+        ensure!(output.stdout.starts_with(b"netproof "), "`netproof --version` does not print its name");
+    }
+    let median = median(&mut milliseconds).context("there are runs")?;
+    Ok(Measured::Figure { figure: format!("{median:.1} ms, median of {STARTS}"), pass: median < 30.0 })
+}
