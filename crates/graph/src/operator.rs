@@ -1,0 +1,286 @@
+//! What an operator is: checked shapes first, then values, then gradients.
+
+use std::sync::Arc;
+
+use netproof_tensor::{DType, Elements, Tensor};
+
+use crate::attributes::Attributes;
+use crate::error::{OpError, OpResult, invalid};
+use crate::real::{Real, RealDevice};
+
+/// What is known about a value before it is computed.
+#[derive(Debug, Clone)]
+pub(crate) struct Fact {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    /// The value itself, where it is known: shape arithmetic, small constants.
+    pub(crate) value: Option<Arc<Tensor>>,
+}
+
+impl Fact {
+    pub(crate) fn new(dtype: DType, shape: Vec<usize>) -> Self {
+        Self { dtype, shape, value: None }
+    }
+
+    pub(crate) fn known(value: Tensor) -> Self {
+        Self { dtype: value.dtype(), shape: value.shape().to_vec(), value: Some(Arc::new(value)) }
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A value while a network runs: floats on the device, everything else on the host.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Real(Real),
+    Host(Arc<Tensor>),
+}
+
+impl Value {
+    pub(crate) fn host(tensor: Tensor) -> Self {
+        Self::Host(Arc::new(tensor))
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        match self {
+            Self::Real(r) => r.shape(),
+            Self::Host(t) => t.shape(),
+        }
+    }
+
+    /// The float tensor on the device; a float on the host is copied there.
+    pub(crate) fn real(&self, cx: &Context) -> OpResult<Real> {
+        match self {
+            Self::Real(r) => Ok(r.clone()),
+            Self::Host(t) => match t.as_f32() {
+                Some(v) => Ok(Real::new(t.shape(), v.to_vec(), &cx.device)),
+                None => Err(OpError::Invalid(format!("needs a float tensor, got {}", t.dtype()))),
+            },
+        }
+    }
+
+    /// The tensor on the host.
+    pub(crate) fn to_host(&self) -> Arc<Tensor> {
+        match self {
+            Self::Real(r) => Arc::new(
+                Tensor::f32(r.shape().to_vec(), r.to_vec()).expect("a device tensor has as many values as its shape"),
+            ),
+            Self::Host(t) => t.clone(),
+        }
+    }
+}
+
+/// Inputs of a node; absent optional inputs are `None`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Args<'a, T>(pub(crate) &'a [Option<T>]);
+
+impl<'a, T> Args<'a, T> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn get(&self, i: usize) -> Option<&'a T> {
+        self.0.get(i).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn need(&self, i: usize) -> OpResult<&'a T> {
+        self.get(i).ok_or_else(|| OpError::Invalid(format!("input {i} is missing")))
+    }
+
+    pub(crate) fn present(&self) -> impl Iterator<Item = &'a T> {
+        self.0.iter().flatten()
+    }
+}
+
+impl<'a> Args<'a, Fact> {
+    /// The input as integers, where its value is needed before execution.
+    pub(crate) fn ints(&self, i: usize) -> OpResult<Vec<i64>> {
+        let fact = self.need(i)?;
+        let value = fact.value.as_ref().ok_or(OpError::Deferred)?;
+        match value.as_i64() {
+            Some(v) => Ok(v.to_vec()),
+            None => Err(OpError::Invalid(format!("input {i} must be integers, got {}", fact.dtype))),
+        }
+    }
+
+    /// The input as floats, where its value is needed before execution.
+    pub(crate) fn floats(&self, i: usize) -> OpResult<Vec<f32>> {
+        let fact = self.need(i)?;
+        let value = fact.value.as_ref().ok_or(OpError::Deferred)?;
+        match value.as_f32() {
+            Some(v) => Ok(v.to_vec()),
+            None => Err(OpError::Invalid(format!("input {i} must be floats, got {}", fact.dtype))),
+        }
+    }
+
+    /// The input, which must be a float tensor.
+    pub(crate) fn float(&self, i: usize) -> OpResult<&'a Fact> {
+        let fact = self.need(i)?;
+        if !fact.dtype.is_float() {
+            invalid!("input {i} must be a float tensor, got {}", fact.dtype);
+        }
+        Ok(fact)
+    }
+}
+
+impl<'a> Args<'a, Value> {
+    pub(crate) fn real(&self, i: usize, cx: &Context) -> OpResult<Real> {
+        self.need(i)?.real(cx)
+    }
+
+    pub(crate) fn optional_real(&self, i: usize, cx: &Context) -> OpResult<Option<Real>> {
+        self.get(i).map(|v| v.real(cx)).transpose()
+    }
+
+    /// The input on the host as integers.
+    pub(crate) fn ints(&self, i: usize) -> OpResult<Vec<i64>> {
+        let t = self.need(i)?.to_host();
+        match t.as_i64() {
+            Some(v) => Ok(v.to_vec()),
+            None => Err(OpError::Invalid(format!("input {i} must be integers, got {}", t.dtype()))),
+        }
+    }
+
+    /// The one float of a scalar input, or `default` where the input is absent.
+    pub(crate) fn scalar(&self, i: usize, default: f32) -> OpResult<f32> {
+        let Some(v) = self.get(i) else { return Ok(default) };
+        let t = v.to_host();
+        match t.elements() {
+            Elements::Float(v) if v.len() == 1 => Ok(v[0]),
+            Elements::Int(v) if v.len() == 1 => Ok(v[0] as f32),
+            _ => Err(OpError::Invalid(format!("input {i} must be one number, got shape {:?}", t.shape()))),
+        }
+    }
+}
+
+/// What an operator may know about the run.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) device: RealDevice,
+    /// Batch normalisation uses batch statistics, dropout drops.
+    pub(crate) training: bool,
+    /// Seed of this node's random draws in this run.
+    pub(crate) seed: u64,
+}
+
+/// One call of an operator, seen from its outputs.
+pub(crate) struct Backward<'a> {
+    pub(crate) inputs: Args<'a, Value>,
+    pub(crate) outputs: &'a [Option<Value>],
+    /// Gradient of each output; `None` where nothing flows.
+    pub(crate) gradients: &'a [Option<Real>],
+    /// Which inputs need a gradient.
+    pub(crate) wanted: &'a [bool],
+    pub(crate) cx: &'a Context,
+}
+
+impl Backward<'_> {
+    /// Gradient of the only output; the executor never calls without one.
+    pub(crate) fn gradient(&self) -> &Real {
+        self.gradients.iter().flatten().next().expect("an operator is differentiated only where a gradient flows")
+    }
+
+    pub(crate) fn wants(&self, i: usize) -> bool {
+        self.wanted.get(i).copied().unwrap_or(false)
+    }
+
+    /// `f()` for input `i` if its gradient is wanted.
+    pub(crate) fn when(&self, i: usize, f: impl FnOnce() -> OpResult<Real>) -> OpResult<Option<Real>> {
+        if self.wants(i) { f().map(Some) } else { Ok(None) }
+    }
+}
+
+/// Which values of a call the gradient needs; the rest may be dropped after the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Inputs only. What the tape needs.
+    Inputs,
+    /// Outputs only.
+    Outputs,
+    /// Inputs and outputs.
+    Both,
+}
+
+/// An operator with its attributes, as one node of a network has it.
+pub(crate) trait Operator: Send + Sync {
+    /// Types and shapes of the outputs. All checks of the inputs are here: whatever passes must run.
+    fn infer(&self, inputs: Args<'_, Fact>) -> OpResult<Vec<Fact>>;
+
+    /// The outputs. `outputs` is what [`Operator::infer`] answered for these inputs.
+    fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Vec<Value>>;
+
+    /// Gradients of the inputs, one per input, by hand; `None` lets the executor repeat `eval` on a tape.
+    fn backward(&self, _call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
+        Ok(None)
+    }
+
+    /// What the gradient needs of the forward pass.
+    fn keep(&self) -> Keep {
+        Keep::Inputs
+    }
+
+    /// Multiply-accumulate operations of one call.
+    fn macs(&self, _inputs: Args<'_, Fact>, _outputs: &[Fact]) -> u64 {
+        0
+    }
+
+    /// Whether the outputs depend on the values, and not only on the shapes, of the inputs; `Shape` and `Size` say no.
+    fn reads_values(&self) -> bool {
+        true
+    }
+}
+
+/// How a registry entry makes an operator from a node's attributes.
+pub(crate) type Build = fn(&Attributes<'_>) -> OpResult<Box<dyn Operator>>;
+
+/// One line of the operator registry.
+pub(crate) struct Entry {
+    /// Operator name in the default domain (`ai.onnx`).
+    pub(crate) name: &'static str,
+    /// Reads the attributes.
+    pub(crate) build: Build,
+}
+
+/// The float output of an operator, where it is the only one.
+pub(crate) fn one(r: Real) -> OpResult<Vec<Value>> {
+    Ok(vec![Value::Real(r)])
+}
+
+/// An axis as written in a file: negative counts from the end.
+pub(crate) fn axis(axis: i64, rank: usize) -> OpResult<usize> {
+    let r = rank as i64;
+    if axis < -r || axis >= r {
+        invalid!("axis {axis} is outside -{rank}..{rank}");
+    }
+    Ok(if axis < 0 { axis + r } else { axis } as usize)
+}
+
+/// Axes as written in a file, sorted; duplicates are refused.
+pub(crate) fn axes(list: &[i64], rank: usize) -> OpResult<Vec<usize>> {
+    let mut out = list.iter().map(|&a| axis(a, rank)).collect::<OpResult<Vec<_>>>()?;
+    out.sort_unstable();
+    if out.windows(2).any(|w| w[0] == w[1]) {
+        invalid!("axes {list:?} name an axis twice");
+    }
+    Ok(out)
+}
+
+/// Checks that a shape can exist before anything of that size is made.
+pub(crate) fn checked_shape(dims: &[i64]) -> OpResult<Vec<usize>> {
+    /// Largest tensor that a node may make: 2^31 elements, 8 GiB of float32.
+    const LIMIT: usize = 1 << 31;
+    if let Some(&d) = dims.iter().find(|&&d| d < 0) {
+        invalid!("dimension {d} is negative");
+    }
+    let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
+    match netproof_tensor::element_count(&shape) {
+        Some(n) if n <= LIMIT && shape.len() <= netproof_tensor::MAX_RANK => Ok(shape),
+        _ => invalid!("output shape {shape:?} is over the limit of {LIMIT} elements"),
+    }
+}

@@ -1,0 +1,535 @@
+//! The only file that names Burn: float tensors on a device, of any rank, with numpy broadcasting.
+//!
+//! Burn panics on shapes that do not fit, so every caller has checked them before (`Operator::infer`).
+//! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
+
+use burn::backend::ops::{
+    ActivationOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps,
+};
+use burn::backend::{AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata};
+use burn::tensor::{IndexingUpdateOp, IntDType, Shape, TensorData};
+
+/// Where a network runs.
+#[derive(Debug, Clone)]
+pub(crate) struct RealDevice(DispatchDevice);
+
+impl RealDevice {
+    pub(crate) fn cpu() -> Self {
+        Self(DispatchDevice::Flex(Default::default()))
+    }
+}
+
+/// A float tensor on a device.
+#[derive(Debug, Clone)]
+pub(crate) struct Real {
+    tensor: DispatchTensor,
+    shape: Vec<usize>,
+}
+
+fn physical(shape: &[usize]) -> Shape {
+    if shape.is_empty() { Shape::from(vec![1]) } else { Shape::from(shape.to_vec()) }
+}
+
+/// Shape of numpy broadcasting, or `None` where the shapes do not fit.
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let dim = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
+    (0..rank)
+        .map(|i| match (dim(a, i), dim(b, i)) {
+            (x, y) if x == y => Some(x),
+            (1, y) => Some(y),
+            (x, 1) => Some(x),
+            _ => None,
+        })
+        .collect()
+}
+
+impl Real {
+    fn wrap(tensor: DispatchTensor, shape: Vec<usize>) -> Self {
+        Self { tensor, shape }
+    }
+
+    /// Copies host values to the device.
+    pub(crate) fn new(shape: &[usize], values: Vec<f32>, device: &RealDevice) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        let data = TensorData::new(values, physical(shape));
+        Self::wrap(Dispatch::float_from_data(data, &device.0), shape.to_vec())
+    }
+
+    pub(crate) fn full(shape: &[usize], value: f32, device: &RealDevice) -> Self {
+        Self::new(shape, vec![value; shape.iter().product()], device)
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Copies the values to the host, row-major.
+    pub(crate) fn to_vec(&self) -> Vec<f32> {
+        let tensor = if Dispatch::is_tracked(&self.tensor) || self.on_tape() {
+            Dispatch::inner(self.tensor.clone())
+        } else {
+            self.tensor.clone()
+        };
+        let data = burn::backend::read_sync(Dispatch::float_into_data(tensor)).expect("a host device reads back");
+        data.try_into_vec::<f32>().expect("all device tensors are f32")
+    }
+
+    fn on_tape(&self) -> bool {
+        self.tensor.autodiff != Default::default()
+    }
+
+    // The tape: used to differentiate one operator at a time.
+
+    pub(crate) fn to_tape(&self, leaf: bool) -> Self {
+        let tensor = Dispatch::from_inner(self.tensor.clone());
+        Self::wrap(Dispatch::float_set_require_grad(tensor, leaf), self.shape.clone())
+    }
+
+    /// Gradients of `sum(outputs · cotangents)` with respect to leaves on the tape.
+    pub(crate) fn tape_gradients(outputs: &[(Self, Self)], leaves: &[&Self]) -> Vec<Option<Self>> {
+        let mut total: Option<Self> = None;
+        for (output, cotangent) in outputs {
+            let term = output.mul(&cotangent.to_tape(false)).sum_all();
+            total = Some(match total {
+                Some(t) => t.add(&term),
+                None => term,
+            });
+        }
+        let Some(total) = total else { return vec![None; leaves.len()] };
+        if !Dispatch::is_tracked(&total.tensor) {
+            return vec![None; leaves.len()];
+        }
+        let gradients = Dispatch::backward(total.tensor);
+        leaves
+            .iter()
+            .map(|leaf| Dispatch::grad(&leaf.tensor, &gradients).map(|g| Self::wrap(g, leaf.shape.clone())))
+            .collect()
+    }
+
+    // Shape.
+
+    pub(crate) fn reshape(&self, shape: &[usize]) -> Self {
+        if shape == self.shape {
+            return self.clone();
+        }
+        Self::wrap(Dispatch::float_reshape(self.tensor.clone(), physical(shape)), shape.to_vec())
+    }
+
+    pub(crate) fn permute(&self, axes: &[usize]) -> Self {
+        if self.shape.is_empty() || axes.iter().enumerate().all(|(i, &a)| i == a) {
+            return self.clone();
+        }
+        let shape = axes.iter().map(|&a| self.shape[a]).collect();
+        Self::wrap(Dispatch::float_permute(self.tensor.clone(), axes), shape)
+    }
+
+    pub(crate) fn transpose_last(&self) -> Self {
+        let r = self.rank();
+        let mut axes: Vec<usize> = (0..r).collect();
+        axes.swap(r - 1, r - 2);
+        self.permute(&axes)
+    }
+
+    pub(crate) fn expand(&self, shape: &[usize]) -> Self {
+        if shape == self.shape {
+            return self.clone();
+        }
+        let mut padded = vec![1; shape.len() - self.rank()];
+        padded.extend_from_slice(&self.shape);
+        let t = self.reshape(&padded);
+        Self::wrap(Dispatch::float_expand(t.tensor, physical(shape)), shape.to_vec())
+    }
+
+    /// `start..end` along one axis.
+    pub(crate) fn narrow(&self, axis: usize, start: usize, end: usize) -> Self {
+        if start == 0 && end == self.shape[axis] {
+            return self.clone();
+        }
+        let slices: Vec<burn::tensor::Slice> = self
+            .shape
+            .iter()
+            .enumerate()
+            .map(|(i, &d)| if i == axis { (start..end).into() } else { (0..d).into() })
+            .collect();
+        let mut shape = self.shape.clone();
+        shape[axis] = end - start;
+        Self::wrap(Dispatch::float_slice(self.tensor.clone(), &slices), shape)
+    }
+
+    pub(crate) fn concat(parts: &[Self], axis: usize) -> Self {
+        let mut shape = parts[0].shape.clone();
+        shape[axis] = parts.iter().map(|p| p.shape[axis]).sum();
+        let kept: Vec<_> = parts.iter().filter(|p| p.shape[axis] > 0).map(|p| p.tensor.clone()).collect();
+        if kept.len() == 1 {
+            return Self::wrap(kept.into_iter().next().expect("length was checked"), shape);
+        }
+        Self::wrap(Dispatch::float_cat(kept, axis), shape)
+    }
+
+    /// Picks entries along `axis` by number.
+    pub(crate) fn select(&self, axis: usize, indices: &[usize]) -> Self {
+        let device = self.tensor.device();
+        let index = int_tensor(indices, &device);
+        let mut shape = self.shape.clone();
+        shape[axis] = indices.len();
+        Self::wrap(Dispatch::float_select(self.tensor.clone(), axis, index), shape)
+    }
+
+    /// Adds the entries of `values` along `axis` at the given numbers; repeated numbers add up.
+    pub(crate) fn add_at(&self, axis: usize, indices: &[usize], values: &Self) -> Self {
+        let device = self.tensor.device();
+        let index = int_tensor(indices, &device);
+        let t = Dispatch::float_select_assign(
+            self.tensor.clone(),
+            axis,
+            index,
+            values.tensor.clone(),
+            IndexingUpdateOp::Add,
+        );
+        Self::wrap(t, self.shape.clone())
+    }
+
+    // Elementwise.
+
+    fn unary(&self, f: impl Fn(DispatchTensor) -> DispatchTensor) -> Self {
+        Self::wrap(f(self.tensor.clone()), self.shape.clone())
+    }
+
+    fn binary(&self, other: &Self, f: impl Fn(DispatchTensor, DispatchTensor) -> DispatchTensor) -> Self {
+        let shape = broadcast(&self.shape, &other.shape).expect("shapes were checked by infer");
+        let pad = |t: &Self| {
+            let mut s = vec![1; shape.len() - t.rank()];
+            s.extend_from_slice(&t.shape);
+            t.reshape(&s).tensor
+        };
+        Self::wrap(f(pad(self), pad(other)), shape.clone())
+    }
+
+    pub(crate) fn add(&self, other: &Self) -> Self {
+        self.binary(other, Dispatch::float_add)
+    }
+    pub(crate) fn sub(&self, other: &Self) -> Self {
+        self.binary(other, Dispatch::float_sub)
+    }
+    pub(crate) fn mul(&self, other: &Self) -> Self {
+        self.binary(other, Dispatch::float_mul)
+    }
+    pub(crate) fn div(&self, other: &Self) -> Self {
+        self.binary(other, Dispatch::float_div)
+    }
+    pub(crate) fn powf(&self, other: &Self) -> Self {
+        self.binary(other, Dispatch::float_powf)
+    }
+    pub(crate) fn add_scalar(&self, s: f32) -> Self {
+        self.unary(|t| Dispatch::float_add_scalar(t, s.into()))
+    }
+    pub(crate) fn mul_scalar(&self, s: f32) -> Self {
+        self.unary(|t| Dispatch::float_mul_scalar(t, s.into()))
+    }
+    pub(crate) fn powf_scalar(&self, s: f32) -> Self {
+        self.unary(|t| Dispatch::float_powf_scalar(t, s.into()))
+    }
+    pub(crate) fn neg(&self) -> Self {
+        self.unary(Dispatch::float_neg)
+    }
+    pub(crate) fn abs(&self) -> Self {
+        self.unary(Dispatch::float_abs)
+    }
+    pub(crate) fn sign(&self) -> Self {
+        self.unary(Dispatch::float_sign)
+    }
+    pub(crate) fn exp(&self) -> Self {
+        self.unary(Dispatch::float_exp)
+    }
+    pub(crate) fn log(&self) -> Self {
+        self.unary(Dispatch::float_log)
+    }
+    pub(crate) fn log1p(&self) -> Self {
+        self.unary(Dispatch::float_log1p)
+    }
+    pub(crate) fn sqrt(&self) -> Self {
+        self.unary(Dispatch::float_sqrt)
+    }
+    pub(crate) fn recip(&self) -> Self {
+        self.unary(Dispatch::float_recip)
+    }
+    pub(crate) fn sin(&self) -> Self {
+        self.unary(Dispatch::float_sin)
+    }
+    pub(crate) fn cos(&self) -> Self {
+        self.unary(Dispatch::float_cos)
+    }
+    pub(crate) fn tanh(&self) -> Self {
+        self.unary(Dispatch::float_tanh)
+    }
+    pub(crate) fn erf(&self) -> Self {
+        self.unary(Dispatch::float_erf)
+    }
+    pub(crate) fn floor(&self) -> Self {
+        self.unary(Dispatch::float_floor)
+    }
+    pub(crate) fn ceil(&self) -> Self {
+        self.unary(Dispatch::float_ceil)
+    }
+    /// Rounds half to even.
+    pub(crate) fn round(&self) -> Self {
+        self.unary(Dispatch::float_round)
+    }
+    pub(crate) fn sigmoid(&self) -> Self {
+        self.unary(Dispatch::sigmoid)
+    }
+    pub(crate) fn relu(&self) -> Self {
+        self.unary(Dispatch::relu)
+    }
+    pub(crate) fn gelu(&self) -> Self {
+        self.unary(Dispatch::gelu)
+    }
+    pub(crate) fn clamp(&self, low: Option<f32>, high: Option<f32>) -> Self {
+        let mut t = self.tensor.clone();
+        if let Some(low) = low {
+            t = Dispatch::float_clamp_min(t, low.into());
+        }
+        if let Some(high) = high {
+            t = Dispatch::float_clamp_max(t, high.into());
+        }
+        Self::wrap(t, self.shape.clone())
+    }
+    /// `gradient` where the ReLU's output is positive, else 0.
+    pub(crate) fn relu_backward(&self, gradient: &Self) -> Self {
+        Self::wrap(Dispatch::relu_backward(self.tensor.clone(), gradient.tensor.clone()), self.shape.clone())
+    }
+    pub(crate) fn gelu_backward(&self, gradient: &Self) -> Self {
+        Self::wrap(Dispatch::gelu_backward(self.tensor.clone(), gradient.tensor.clone()), self.shape.clone())
+    }
+    pub(crate) fn sigmoid_backward(&self, gradient: &Self) -> Self {
+        Self::wrap(Dispatch::sigmoid_backward(self.tensor.clone(), gradient.tensor.clone()), self.shape.clone())
+    }
+    pub(crate) fn softmax(&self, axis: usize) -> Self {
+        self.unary(|t| Dispatch::softmax(t, axis))
+    }
+    pub(crate) fn log_softmax(&self, axis: usize) -> Self {
+        self.unary(|t| Dispatch::log_softmax(t, axis))
+    }
+
+    // Reductions. Axes are kept with size 1.
+
+    pub(crate) fn sum(&self, axes: &[usize]) -> Self {
+        let mut shape = self.shape.clone();
+        let mut t = self.tensor.clone();
+        for &a in axes {
+            if shape[a] != 1 {
+                t = Dispatch::float_sum_dim(t, a);
+                shape[a] = 1;
+            }
+        }
+        Self::wrap(t, shape)
+    }
+
+    pub(crate) fn mean(&self, axes: &[usize]) -> Self {
+        let n: usize = axes.iter().map(|&a| self.shape[a]).product();
+        self.sum(axes).mul_scalar(1.0 / n as f32)
+    }
+
+    pub(crate) fn prod(&self, axis: usize) -> Self {
+        let mut shape = self.shape.clone();
+        shape[axis] = 1;
+        Self::wrap(Dispatch::float_prod_dim(self.tensor.clone(), axis), shape)
+    }
+
+    pub(crate) fn max(&self, axes: &[usize]) -> Self {
+        let mut shape = self.shape.clone();
+        let mut t = self.tensor.clone();
+        for &a in axes {
+            t = Dispatch::float_max_dim(t, a);
+            shape[a] = 1;
+        }
+        Self::wrap(t, shape)
+    }
+
+    pub(crate) fn cumsum(&self, axis: usize) -> Self {
+        self.unary(|t| Dispatch::float_cumsum(t, axis))
+    }
+
+    /// Sum of all elements, shape `[]`.
+    pub(crate) fn sum_all(&self) -> Self {
+        Self::wrap(Dispatch::float_sum(self.tensor.clone()), Vec::new())
+    }
+
+    /// Undoes broadcasting: sums to the given shape.
+    pub(crate) fn sum_to(&self, shape: &[usize]) -> Self {
+        if shape == self.shape {
+            return self.clone();
+        }
+        let lead = self.rank() - shape.len();
+        let axes: Vec<usize> =
+            (0..self.rank()).filter(|&i| i < lead || (shape[i - lead] == 1 && self.shape[i] != 1)).collect();
+        self.sum(&axes).reshape(shape)
+    }
+
+    // Products.
+
+    /// Batched matrix product with broadcasting over leading axes; both ranks at least 2.
+    pub(crate) fn matmul(&self, other: &Self) -> Self {
+        let (r, q) = (self.rank(), other.rank());
+        let (m, k, n) = (self.shape[r - 2], self.shape[r - 1], other.shape[q - 1]);
+        if q == 2 && r > 2 {
+            // One large product instead of a batch of small ones.
+            let rows = self.count() / k.max(1);
+            let mut shape = self.shape[..r - 1].to_vec();
+            shape.push(n);
+            return self.reshape(&[rows, k]).matmul(other).reshape(&shape);
+        }
+        let batch = broadcast(&self.shape[..r - 2], &other.shape[..q - 2]).expect("shapes were checked by infer");
+        let pad = |t: &Self| {
+            let mut s = vec![1; batch.len() + 2 - t.rank()];
+            s.extend_from_slice(&t.shape);
+            t.reshape(&s).tensor
+        };
+        let mut shape = batch.clone();
+        shape.extend([m, n]);
+        Self::wrap(Dispatch::float_matmul(pad(self), pad(other)), shape)
+    }
+
+    /// Convolution with 1, 2 or 3 spatial axes; padding as (begin, end) pairs.
+    pub(crate) fn conv(&self, weight: &Self, bias: Option<&Self>, o: &Window) -> Self {
+        let (x, w, b) = (self.tensor.clone(), weight.tensor.clone(), bias.map(|b| b.tensor.clone()));
+        let t = match self.rank() {
+            3 => Dispatch::conv1d(x, w, b, o.conv::<1>()),
+            4 => Dispatch::conv2d(x, w, b, o.conv::<2>()),
+            _ => Dispatch::conv3d(x, w, b, o.conv::<3>()),
+        };
+        let shape = t.shape().to_vec();
+        Self::wrap(t, shape)
+    }
+
+    /// Gradient of [`Real::conv`] with respect to the input, of which `self` gives the shape.
+    pub(crate) fn conv_input_gradient(&self, weight: &Self, gradient: &Self, o: &Window) -> Self {
+        let (x, w, g) = (self.tensor.clone(), weight.tensor.clone(), gradient.tensor.clone());
+        let t = match self.rank() {
+            3 => Dispatch::conv1d_x_backward(x, w, g, o.conv::<1>()),
+            4 => Dispatch::conv2d_x_backward(x, w, g, o.conv::<2>()),
+            _ => Dispatch::conv3d_x_backward(x, w, g, o.conv::<3>()),
+        };
+        Self::wrap(t, self.shape.clone())
+    }
+
+    /// Gradient of [`Real::conv`] with respect to the weight.
+    pub(crate) fn conv_weight_gradient(&self, weight: &Self, gradient: &Self, o: &Window) -> Self {
+        let (x, w, g) = (self.tensor.clone(), weight.tensor.clone(), gradient.tensor.clone());
+        let t = match self.rank() {
+            3 => Dispatch::conv1d_weight_backward(x, w, g, o.conv::<1>()),
+            4 => Dispatch::conv2d_weight_backward(x, w, g, o.conv::<2>()),
+            _ => Dispatch::conv3d_weight_backward(x, w, g, o.conv::<3>()),
+        };
+        Self::wrap(t, weight.shape.clone())
+    }
+
+    /// Transposed convolution; `o.padding` symmetric, `extra` added at the end of each spatial axis.
+    pub(crate) fn conv_transpose(&self, weight: &Self, bias: Option<&Self>, o: &Window, extra: &[usize]) -> Self {
+        let (x, w, b) = (self.tensor.clone(), weight.tensor.clone(), bias.map(|b| b.tensor.clone()));
+        let t = match self.rank() {
+            3 => Dispatch::conv_transpose1d(x, w, b, o.transposed::<1>(extra)),
+            4 => Dispatch::conv_transpose2d(x, w, b, o.transposed::<2>(extra)),
+            _ => Dispatch::conv_transpose3d(x, w, b, o.transposed::<3>(extra)),
+        };
+        let shape = t.shape().to_vec();
+        Self::wrap(t, shape)
+    }
+
+    /// Maximum over windows of an image batch `[n, c, h, w]` with the flat position of each maximum in its plane.
+    pub(crate) fn max_pool_2d(&self, kernel: [usize; 2], o: &Window, ceil: bool) -> (Self, Self) {
+        let p = MaxPool2d::new(kernel, o, ceil);
+        let r = Dispatch::max_pool2d_with_indices(
+            self.tensor.clone(),
+            p.kernel,
+            p.stride,
+            p.padding,
+            p.dilation,
+            ceil,
+            IntDType::I64,
+        );
+        let shape = r.output.shape().to_vec();
+        (Self::wrap(r.output, shape.clone()), Self::wrap(r.indices, shape))
+    }
+
+    /// Gradient of [`Real::max_pool_2d`], given the positions that it returned.
+    pub(crate) fn max_pool_2d_gradient(
+        &self,
+        kernel: [usize; 2],
+        o: &Window,
+        ceil: bool,
+        gradient: &Self,
+        positions: &Self,
+    ) -> Self {
+        let p = MaxPool2d::new(kernel, o, ceil);
+        let r = Dispatch::max_pool2d_with_indices_backward(
+            self.tensor.clone(),
+            p.kernel,
+            p.stride,
+            p.padding,
+            p.dilation,
+            ceil,
+            gradient.tensor.clone(),
+            positions.tensor.clone(),
+        );
+        Self::wrap(r.x_grad, self.shape.clone())
+    }
+}
+
+struct MaxPool2d {
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+    dilation: [usize; 2],
+}
+
+impl MaxPool2d {
+    fn new(kernel: [usize; 2], o: &Window, _ceil: bool) -> Self {
+        let a = |v: &[usize]| [v[0], v[1]];
+        Self { kernel, stride: a(&o.stride), padding: [o.padding[0].0, o.padding[1].0], dilation: a(&o.dilation) }
+    }
+}
+
+fn int_tensor(indices: &[usize], device: &DispatchDevice) -> DispatchTensor {
+    let values: Vec<i64> = indices.iter().map(|&i| i as i64).collect();
+    Dispatch::int_from_data(TensorData::new(values, [indices.len()]), device)
+}
+
+/// How a window moves over the spatial axes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) stride: Vec<usize>,
+    pub(crate) padding: Vec<(usize, usize)>,
+    pub(crate) dilation: Vec<usize>,
+    pub(crate) groups: usize,
+}
+
+impl Window {
+    fn conv<const N: usize>(&self) -> ConvOptions<N> {
+        ConvOptions::new_with_padding(
+            std::array::from_fn(|i| self.stride[i]),
+            std::array::from_fn(|i| self.padding[i]),
+            std::array::from_fn(|i| self.dilation[i]),
+            self.groups,
+        )
+    }
+
+    fn transposed<const N: usize>(&self, extra: &[usize]) -> ConvTransposeOptions<N> {
+        ConvTransposeOptions::new(
+            std::array::from_fn(|i| self.stride[i]),
+            std::array::from_fn(|i| self.padding[i].0),
+            std::array::from_fn(|i| extra[i]),
+            std::array::from_fn(|i| self.dilation[i]),
+            self.groups,
+        )
+    }
+}
