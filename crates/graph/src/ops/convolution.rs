@@ -1,0 +1,3 @@
+use crate::operator::Entry;
+
+pub(super) const ENTRIES: &[Entry] = &[];
