@@ -55,15 +55,18 @@ fn format(root: &Path) -> anyhow::Result<()> {
     command::succeed(command::cargo(root).args(["fmt", "--all", "--check"]))
 }
 
+/// Every crate, and xtask's program that is left out otherwise.
+const EVERYTHING: [&str; 3] = ["--workspace", "--features", "xtask/messages"];
+
 fn clippy(root: &Path) -> anyhow::Result<()> {
     let mut clippy = command::cargo(root);
-    clippy.arg("clippy").args(command::quiet()).args(["--workspace", "--all-targets", "--", "-D", "warnings"]);
+    clippy.arg("clippy").args(command::quiet()).args(EVERYTHING).args(["--all-targets", "--", "-D", "warnings"]);
     command::succeed(&mut clippy)
 }
 
 fn docs(root: &Path) -> anyhow::Result<()> {
     let mut doc = command::cargo(root);
-    doc.arg("doc").args(command::quiet()).args(["--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    doc.arg("doc").args(command::quiet()).args(EVERYTHING).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
     command::succeed(&mut doc)
 }
 

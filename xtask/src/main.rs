@@ -13,7 +13,6 @@ mod generate;
 mod lexer;
 mod licences;
 mod methods;
-mod proto;
 mod rules;
 mod test;
 mod workspace;

@@ -1,9 +1,13 @@
-//! Rust messages for ONNX files, made from `crates/onnx/proto/onnx.proto` without a protobuf compiler.
+//! Prints the Rust messages for ONNX files, made from `crates/onnx/proto/onnx.proto` without a protobuf compiler.
+//!
+//! A program of its own behind the feature `messages`, because what it depends on takes minutes to compile and
+//! no other task needs it; `cargo xtask generate` runs it.
 //!
 //! Two parts go into one file: the messages (prost), and a table of every message's fields, which
 //! `netproof-onnx` walks to count what is inside a file before anything is allocated.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,13 +15,16 @@ use prost_build::{Config, Module};
 use protox::prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use protox::prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto};
 
-/// Where the generated text belongs, relative to the repository's root.
-pub(crate) const TARGET: &str = "crates/onnx/src/generated.rs";
+fn main() -> anyhow::Result<()> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.parent().context("xtask lies in a folder of the workspace")?;
+    std::io::stdout().write_all(generate(root)?.as_bytes()).context("writing the messages")
+}
 
-/// The text of [`TARGET`], made from the schema under `root`.
+/// The text of `crates/onnx/src/generated.rs`, made from the schema under `root`.
 /// # Errors
 /// The schema is missing or is not valid protobuf.
-pub(crate) fn generate(root: &Path) -> anyhow::Result<String> {
+fn generate(root: &Path) -> anyhow::Result<String> {
     let folder = root.join("crates/onnx/proto");
     let files = protox::compile([folder.join("onnx.proto")], [&folder]).context("compiling onnx.proto")?;
     let file = files.file.into_iter().next().context("the compiler returned no file")?;
