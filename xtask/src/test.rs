@@ -98,9 +98,9 @@ mod tests {
 
     #[test]
     fn sums_the_results_of_all_binaries() {
-        let total = Tally::of_output(&[OK, "running 3 tests\n", BAD, "test a ... ok\n"].concat());
-        assert_eq!(total, Tally { passed: 16, failed: 2, ignored: 1 });
-        assert_eq!(total.closing_line(), "16 passed, 2 failed, 1 skipped");
+        let total = Tally::of_output(&[BAD, "running 3 tests\n", OK, BAD, "test a ... ok\n"].concat());
+        assert_eq!(total, Tally { passed: 20, failed: 4, ignored: 2 });
+        assert_eq!(total.closing_line(), "20 passed, 4 failed, 2 skipped");
     }
 
     #[test]

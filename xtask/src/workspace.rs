@@ -143,13 +143,17 @@ fn locked(lock: &str) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     Ok(versions)
 }
 
-/// Rust files under `folder`, in order of path.
+/// Rust files under `folder`, in order of path, without `tests.rs` and folders `tests`: by custom they hold a
+/// module that is compiled for tests only, which the files themselves do not say.
 fn rust_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry?.path();
+            if path.file_stem().is_some_and(|stem| stem == "tests") {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -216,6 +220,8 @@ mod tests {
         );
         write("a/src/lib.rs", "mod inner;");
         write("a/src/inner/mod.rs", "use std::fs;");
+        write("a/src/inner/tests.rs", "use std::fs;");
+        write("a/src/tests/more.rs", "use std::fs;");
         write("b/Cargo.toml", "[package]\nname = \"netproof-data\"\nedition = \"2024\"");
         write("b/src/lib.rs", "");
         write("Cargo.lock", "version = 4");
