@@ -77,8 +77,16 @@ impl Value {
 }
 
 /// Inputs of a node; absent optional inputs are `None`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Args<'a, T>(pub(crate) &'a [Option<T>]);
+
+impl<T> Clone for Args<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Args<'_, T> {}
 
 impl<'a, T> Args<'a, T> {
     pub(crate) fn len(&self) -> usize {
@@ -177,6 +185,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) gradients: &'a [Option<Real>],
     /// Which inputs need a gradient.
     pub(crate) wanted: &'a [bool],
+    /// What [`Operator::infer`] said of the outputs.
+    pub(crate) facts: &'a [Fact],
     pub(crate) cx: &'a Context,
 }
 
@@ -223,6 +233,11 @@ pub(crate) trait Operator: Send + Sync {
     /// What the gradient needs of the forward pass.
     fn keep(&self) -> Keep {
         Keep::Inputs
+    }
+
+    /// In training mode, new values of parameters that keep running statistics, by input number.
+    fn running_statistics(&self, _inputs: Args<'_, Value>, _cx: &Context) -> OpResult<Vec<(usize, Real)>> {
+        Ok(Vec::new())
     }
 
     /// Multiply-accumulate operations of one call.

@@ -3,9 +3,7 @@
 //! Burn panics on shapes that do not fit, so every caller has checked them before (`Operator::infer`).
 //! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
 
-use burn::backend::ops::{
-    ActivationOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps,
-};
+use burn::backend::ops::{ActivationOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps};
 use burn::backend::{AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, IntDType, Shape, TensorData};
 

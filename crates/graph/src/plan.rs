@@ -1,0 +1,187 @@
+//! Types and shapes of every value for given input shapes, worked out before anything runs.
+
+use std::sync::Arc;
+
+use crate::error::{GraphError, OpError};
+use crate::model::{Model, Node, ValueId};
+use crate::operator::{Args, Context, Fact, Value};
+
+/// Most plans that a model remembers; the oldest is dropped first.
+const REMEMBERED: usize = 8;
+
+/// Largest value that is computed while planning.
+const FOLDED: usize = 1 << 16;
+
+/// What is known before a run: for each value its fact, or `None` where it depends on values that come later.
+pub(crate) struct Plan {
+    pub(crate) facts: Vec<Option<Fact>>,
+}
+
+impl Model {
+    /// The plan for these input shapes (values that are given, with their shapes).
+    pub(crate) fn plan(&self, given: &[(ValueId, Vec<usize>)]) -> Result<Arc<Plan>, GraphError> {
+        let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, plan)) = plans.iter().find(|(key, _)| key == given) {
+            return Ok(plan.clone());
+        }
+        let plan = Arc::new(self.make_plan(given)?);
+        if plans.len() >= REMEMBERED {
+            plans.remove(0);
+        }
+        plans.push((given.to_vec(), plan.clone()));
+        Ok(plan)
+    }
+
+    fn make_plan(&self, given: &[(ValueId, Vec<usize>)]) -> Result<Plan, GraphError> {
+        let mut facts: Vec<Option<Fact>> = vec![None; self.names.len()];
+        for (id, p) in &self.parameters {
+            let mut fact = Fact::new(p.tensor.dtype(), p.tensor.shape().to_vec());
+            if !p.trainable && p.tensor.len() <= FOLDED {
+                fact.value = Some(p.tensor.clone());
+            }
+            facts[*id] = Some(fact);
+        }
+        for (id, shape) in given {
+            let declared = self.inputs.iter().find(|p| p.name == self.names[*id]);
+            let dtype = match (declared, &facts[*id]) {
+                (Some(p), _) => p.dtype,
+                (None, Some(fact)) => fact.dtype,
+                (None, None) => netproof_tensor::DType::F32,
+            };
+            facts[*id] = Some(Fact::new(dtype, shape.clone()));
+        }
+        let cx = Context { device: self.device.clone(), training: false, seed: 0 };
+        for node in &self.nodes {
+            if node.outputs.iter().flatten().all(|o| facts[*o].is_some()) && !node.outputs.is_empty() {
+                continue;
+            }
+            let Some(inputs) = gather(node, &facts) else { continue };
+            match infer(node, &inputs) {
+                Ok(mut outputs) => {
+                    fold(node, &inputs, &mut outputs, &cx)?;
+                    for (id, fact) in node.outputs.iter().zip(outputs) {
+                        if let Some(id) = id
+                            && facts[*id].is_none()
+                        {
+                            facts[*id] = Some(fact);
+                        }
+                    }
+                }
+                Err(OpError::Deferred) => {}
+                Err(e) => return Err(node_error(node, e)),
+            }
+        }
+        Ok(Plan { facts })
+    }
+}
+
+/// Facts of a node's inputs, or `None` where one of them is not known yet.
+fn gather(node: &Node, facts: &[Option<Fact>]) -> Option<Vec<Option<Fact>>> {
+    node.inputs
+        .iter()
+        .map(|i| match i {
+            None => Some(None),
+            Some(id) => facts[*id].clone().map(Some),
+        })
+        .collect()
+}
+
+/// [`crate::operator::Operator::infer`], with the number of outputs checked.
+pub(crate) fn infer(node: &Node, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+    let outputs = node.op.infer(Args(inputs))?;
+    if node.outputs.iter().skip(outputs.len()).any(Option::is_some) {
+        return Err(OpError::Invalid(format!("names {} outputs, has {}", node.outputs.len(), outputs.len())));
+    }
+    Ok(outputs)
+}
+
+/// Computes small outputs now, where all inputs are known.
+fn fold(node: &Node, inputs: &[Option<Fact>], outputs: &mut [Fact], cx: &Context) -> Result<(), GraphError> {
+    if outputs.iter().all(|o| o.value.is_some()) || outputs.iter().any(|o| o.count() > FOLDED) {
+        return Ok(());
+    }
+    let known: Option<Vec<Option<Value>>> = inputs
+        .iter()
+        .map(|i| match i {
+            None => Some(None),
+            Some(f) => f.value.clone().map(|v| Some(Value::Host(v))),
+        })
+        .collect();
+    // Dropout and batch normalisation answer differently in training mode.
+    let Some(known) = known.filter(|_| !matches!(node.operator.as_str(), "Dropout" | "BatchNormalization")) else {
+        return Ok(());
+    };
+    let values = eval(node, &known, outputs, cx)?;
+    for (fact, value) in outputs.iter_mut().zip(values) {
+        fact.value = Some(typed(&value, fact));
+    }
+    Ok(())
+}
+
+/// The value on the host with its declared type.
+pub(crate) fn typed(value: &Value, fact: &Fact) -> Arc<netproof_tensor::Tensor> {
+    let host = value.to_host();
+    if host.dtype() == fact.dtype || host.dtype().is_float() != fact.dtype.is_float() {
+        return host;
+    }
+    let (_, shape, elements) = Arc::unwrap_or_clone(host).into_parts();
+    Arc::new(netproof_tensor::Tensor::new(fact.dtype, shape, elements).expect("float types share one representation"))
+}
+
+/// Runs one node. A panic in a kernel becomes an error with the node's name.
+pub(crate) fn eval(
+    node: &Node,
+    inputs: &[Option<Value>],
+    outputs: &[Fact],
+    cx: &Context,
+) -> Result<Vec<Value>, GraphError> {
+    if !outputs.is_empty() && outputs.iter().all(|f| f.count() == 0) {
+        return outputs.iter().map(|f| empty(f, cx)).collect();
+    }
+    let run = std::panic::AssertUnwindSafe(|| node.op.eval(Args(inputs), outputs, cx));
+    match std::panic::catch_unwind(run) {
+        Ok(Ok(values)) => {
+            for (i, (value, fact)) in values.iter().zip(outputs).enumerate() {
+                if value.shape() != fact.shape {
+                    let message =
+                        format!("internal error: output {i} is {:?}, inferred as {:?}", value.shape(), fact.shape);
+                    return Err(node_error(node, OpError::Invalid(message)));
+                }
+            }
+            Ok(values)
+        }
+        Ok(Err(e)) => Err(node_error(node, e)),
+        Err(_) => Err(node_error(node, OpError::Invalid("internal error: a kernel refused these inputs".to_owned()))),
+    }
+}
+
+fn empty(fact: &Fact, cx: &Context) -> Result<Value, GraphError> {
+    use netproof_tensor::{DType, Elements, Tensor};
+    if fact.dtype.is_float() {
+        return Ok(Value::Real(crate::real::Real::new(&fact.shape, Vec::new(), &cx.device)));
+    }
+    let elements = match fact.dtype {
+        DType::Bool => Elements::Bool(Vec::new()),
+        DType::Text => Elements::Text(Vec::new()),
+        _ => Elements::Int(Vec::new()),
+    };
+    Ok(Value::host(Tensor::new(fact.dtype, fact.shape.clone(), elements)?))
+}
+
+pub(crate) fn node_error(node: &Node, e: OpError) -> GraphError {
+    match e {
+        OpError::Unsupported(reason) => GraphError::Unsupported(vec![crate::error::Unsupported {
+            node: node.name.clone(),
+            operator: node.operator.clone(),
+            reason,
+        }]),
+        OpError::Invalid(message) => {
+            GraphError::Node { node: node.name.clone(), operator: node.operator.clone(), message }
+        }
+        OpError::Deferred => GraphError::Node {
+            node: node.name.clone(),
+            operator: node.operator.clone(),
+            message: "needs a value that the network does not produce".to_owned(),
+        },
+    }
+}
