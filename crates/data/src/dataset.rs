@@ -4,9 +4,11 @@ use std::sync::{Arc, OnceLock};
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::batch::{Annotations, Batch, ContentHasher, Labels};
-use crate::plan::{Column, Group, LabelKind, Plan};
+use crate::batches::{Batches, BlockOrder, Gather, Mode, Order};
+use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::source::{Array, Cursor, Field, Layout, MemorySource, Source, Values};
+use crate::schema::{Column, Group, LabelKind};
+use crate::source::{Array, Field, Layout, MemorySource, Source, Values};
 use crate::{DataError, OnBadRow, OpenOptions, open};
 
 /// Bad rows that are kept with their reason; all are counted.
@@ -33,17 +35,17 @@ pub struct BadRow {
 /// cheap.
 #[derive(Clone)]
 pub struct Dataset {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     view: View,
     /// Rows of this view in memory, where the whole source does not fit.
     own: Arc<OnceLock<Arc<Memory>>>,
     hash: Arc<OnceLock<String>>,
 }
 
-struct Inner {
-    path: PathBuf,
-    source: Box<dyn Source>,
-    plan: Plan,
+pub(crate) struct Inner {
+    pub(crate) path: PathBuf,
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) plan: Plan,
     options: OpenOptions,
     /// Row numbers left out, ascending.
     bad: Vec<u64>,
@@ -60,9 +62,9 @@ enum View {
 }
 
 /// Rows as stored, found by their number.
-struct Memory {
-    ids: Vec<u64>,
-    arrays: Vec<Array>,
+pub(crate) struct Memory {
+    pub(crate) ids: Vec<u64>,
+    pub(crate) arrays: Vec<Array>,
 }
 
 impl std::fmt::Debug for Dataset {
@@ -396,7 +398,7 @@ impl Dataset {
     }
 
     /// Row number in the source.
-    fn row_id(&self, position: usize) -> u64 {
+    pub(crate) fn row_id(&self, position: usize) -> u64 {
         match &self.view {
             View::Rows(ids, _) => ids[position],
             View::First(_) => {
@@ -472,7 +474,7 @@ fn partition_index(bad: &[u64], position: u64) -> usize {
 }
 
 impl Inner {
-    fn load(&self, ids: Vec<u64>) -> Result<Memory, DataError> {
+    pub(crate) fn load(&self, ids: Vec<u64>) -> Result<Memory, DataError> {
         let slots: Vec<usize> = (0..self.plan.read.len()).collect();
         let mut gather = Gather::open(self, &slots)?;
         let mut arrays: Vec<Array> =
@@ -492,187 +494,11 @@ impl Inner {
 }
 
 impl Memory {
-    fn pick(&self, ids: &[u64], widths: &[usize]) -> Vec<Array> {
+    pub(crate) fn pick(&self, ids: &[u64], widths: &[usize]) -> Vec<Array> {
         // Where no row is missing, the place of a row is its number.
         let dense = self.ids.last().is_some_and(|&last| last + 1 == self.ids.len() as u64);
         let place = |id: &u64| if dense { *id as usize } else { self.ids.binary_search(id).unwrap_or(0) };
         let rows: Vec<usize> = ids.iter().map(place).collect();
         self.arrays.iter().zip(widths).map(|(array, &width)| array.pick(&rows, width)).collect()
-    }
-}
-
-/// A cursor that reads ascending row numbers.
-struct Gather {
-    cursor: Box<dyn Cursor>,
-    at: u64,
-    path: PathBuf,
-    kinds: Vec<crate::source::Kind>,
-}
-
-impl Gather {
-    fn open(inner: &Inner, slots: &[usize]) -> Result<Self, DataError> {
-        let fields: Vec<usize> = slots.iter().map(|&s| inner.plan.read[s]).collect();
-        let kinds = fields.iter().map(|&f| inner.source.fields()[f].kind).collect();
-        Ok(Self { cursor: inner.source.cursor(&fields)?, at: 0, path: inner.path.clone(), kinds })
-    }
-
-    fn rows(&mut self, ids: &[u64]) -> Result<Vec<Array>, DataError> {
-        let mut arrays: Vec<Array> = self.kinds.iter().map(|&k| Array::empty(k)).collect();
-        let mut start = 0;
-        while let Some(&first) = ids.get(start) {
-            let run = ids[start..].iter().enumerate().take_while(|&(i, &id)| id == first + i as u64).count();
-            if first > self.at {
-                self.cursor.skip(first - self.at)?;
-            }
-            let chunk = self.cursor.read(run)?;
-            if let Some((row, reason)) = chunk.bad.into_iter().next() {
-                return Err(DataError::BadRow { path: self.path.clone(), row: first + row as u64, reason });
-            }
-            if chunk.rows != run {
-                let reason =
-                    format!("the file ends after row {}; it is shorter than at opening", first + chunk.rows as u64);
-                return Err(DataError::malformed(&self.path, "rows", reason));
-            }
-            arrays.iter_mut().zip(chunk.arrays).for_each(|(all, more)| all.append(more));
-            self.at = first + run as u64;
-            start += run;
-        }
-        Ok(arrays)
-    }
-}
-
-enum Order {
-    Range(usize, usize),
-    List(Vec<usize>, usize),
-    Blocks(Box<BlockOrder>),
-}
-
-/// Blocks in random order, and rows in random order within a window of blocks.
-struct BlockOrder {
-    blocks: std::vec::IntoIter<usize>,
-    block: usize,
-    rows: usize,
-    window: usize,
-    ready: std::vec::IntoIter<usize>,
-    rng: Rng,
-}
-
-impl Order {
-    /// The next positions, at most `n`.
-    fn next(&mut self, n: usize) -> Vec<usize> {
-        match self {
-            Self::Range(at, end) => {
-                let start = *at;
-                *at = start.saturating_add(n).min(*end);
-                (start..*at).collect()
-            }
-            Self::List(list, at) => {
-                let end = at.saturating_add(n).min(list.len());
-                let positions = list[*at..end].to_vec();
-                *at = end;
-                positions
-            }
-            Self::Blocks(order) => {
-                let mut positions: Vec<usize> = order.ready.by_ref().take(n).collect();
-                while positions.len() < n && order.fill() {
-                    let missing = n - positions.len();
-                    positions.extend(order.ready.by_ref().take(missing));
-                }
-                positions
-            }
-        }
-    }
-}
-
-impl BlockOrder {
-    fn fill(&mut self) -> bool {
-        let mut rows = Vec::new();
-        for block in self.blocks.by_ref().take((self.window / self.block).max(1)) {
-            rows.extend(block * self.block..((block + 1) * self.block).min(self.rows));
-        }
-        self.rng.shuffle(&mut rows);
-        let any = !rows.is_empty();
-        self.ready = rows.into_iter();
-        any
-    }
-}
-
-enum Mode {
-    Memory(Arc<Memory>),
-    Forward(Option<Gather>),
-    Window { size: usize, positions: Vec<usize>, at: usize, memory: Memory },
-    Failed(Option<DataError>),
-}
-
-/// Batches of a data set; ends after the first error.
-pub struct Batches {
-    data: Dataset,
-    order: Order,
-    batch: usize,
-    mode: Mode,
-}
-
-impl Batches {
-    /// Turns a failure to start into an error at once.
-    fn started(self) -> Result<Self, DataError> {
-        match self.mode {
-            Mode::Failed(Some(e)) => Err(e),
-            _ => Ok(self),
-        }
-    }
-
-    fn advance(&mut self) -> Result<Option<Batch>, DataError> {
-        let inner = self.data.inner.clone();
-        let widths: Vec<usize> = inner.plan.read.iter().map(|&f| inner.source.fields()[f].width()).collect();
-        let positions = match &mut self.mode {
-            Mode::Failed(e) => return e.take().map_or(Ok(None), Err),
-            Mode::Window { size, positions, at, memory } => {
-                if *at == positions.len() {
-                    (*positions, *at) = (self.order.next(*size), 0);
-                    let mut ids: Vec<u64> = positions.iter().map(|&p| self.data.row_id(p)).collect();
-                    ids.sort_unstable();
-                    ids.dedup();
-                    // The old window goes before the new one comes.
-                    *memory = Memory { ids: Vec::new(), arrays: Vec::new() };
-                    *memory = inner.load(ids)?;
-                }
-                let end = (*at + self.batch).min(positions.len());
-                let next = positions[*at..end].to_vec();
-                *at = end;
-                next
-            }
-            _ => self.order.next(self.batch),
-        };
-        if positions.is_empty() {
-            return Ok(None);
-        }
-        let ids: Vec<u64> = positions.iter().map(|&p| self.data.row_id(p)).collect();
-        let arrays = match &mut self.mode {
-            Mode::Memory(memory) => memory.pick(&ids, &widths),
-            Mode::Window { memory, .. } => memory.pick(&ids, &widths),
-            Mode::Forward(gather) => {
-                let mut open = match gather.take() {
-                    Some(open) => open,
-                    None => Gather::open(&inner, &(0..widths.len()).collect::<Vec<_>>())?,
-                };
-                let arrays = open.rows(&ids)?;
-                *gather = Some(open);
-                arrays
-            }
-            Mode::Failed(_) => return Ok(None),
-        };
-        inner.plan.batch(&arrays, ids, &inner.path).map(Some)
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Result<Batch, DataError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = self.advance();
-        if next.is_err() {
-            self.mode = Mode::Failed(None);
-        }
-        next.transpose()
     }
 }

@@ -20,17 +20,22 @@
 
 mod arrays;
 mod batch;
+mod batches;
 mod csv;
 mod dataset;
+mod dictionary;
 mod error;
 mod images;
+mod label;
 mod npy;
 mod open;
 mod options;
+mod parquet_pages;
 mod parquet_source;
 mod picture;
 mod plan;
 pub mod rng;
+mod schema;
 mod source;
 mod split;
 mod thrift;
@@ -38,9 +43,10 @@ mod write;
 mod zip;
 
 pub use batch::{Annotations, Batch, ContentHasher, Labels};
-pub use dataset::{BadRow, Batches, Dataset};
+pub use batches::Batches;
+pub use dataset::{BadRow, Dataset};
 pub use error::DataError;
 pub use options::{Limits, OnBadRow, OpenOptions, Scale, Task};
-pub use plan::{Column, ColumnKind, Group, LabelKind, Role};
+pub use schema::{Column, ColumnKind, Group, LabelKind, Role};
 pub use split::{grouped_k_fold, k_fold, split};
 pub use write::{ParquetColumn, ParquetKind, ParquetValues, ParquetWriter, write_npz, write_parquet};

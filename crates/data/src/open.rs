@@ -9,7 +9,8 @@ use flate2::read::MultiGzDecoder;
 use crate::arrays::ArraysSource;
 use crate::csv::CsvSource;
 use crate::images::ImageSource;
-use crate::parquet_source::{self, ParquetSource};
+use crate::parquet_pages;
+use crate::parquet_source::ParquetSource;
 use crate::source::Source;
 use crate::{DataError, OpenOptions, npy, zip};
 
@@ -88,7 +89,7 @@ fn format(path: &Path) -> Result<Format, DataError> {
         [] => unknown("empty"),
         [b'P', b'A', b'R', b'1', ..] if !packed => Ok(Format::Parquet),
         _ if head.starts_with(zip::MAGIC) && !packed => Ok(Format::Zip),
-        _ if head.starts_with(parquet_source::MAGIC) || head.starts_with(zip::MAGIC) => {
+        _ if head.starts_with(parquet_pages::MAGIC) || head.starts_with(zip::MAGIC) => {
             unknown("a packed archive inside gzip; unpack it first")
         }
         _ if head.starts_with(npy::MAGIC) => Ok(Format::Npy),

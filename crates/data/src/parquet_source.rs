@@ -4,33 +4,22 @@
 //! tensor per row where the key-value metadata `netproof.shape.NAME` says so (`1,28,28`, with `netproof.type.NAME`
 //! `float32` or `uint8`), as [`crate::ParquetWriter`] writes it. `netproof.shape.NAME` also gives lists their shape.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parquet::basic::{ConvertedType, Encoding, LogicalType, Type as Physical};
-use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::DataType;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 use rayon::prelude::*;
 
+use crate::parquet_pages::{CheckedPages, PositionedFile, check_footer, check_pages, guarded};
 use crate::source::{Array, Chunk, Cursor, Field, Kind, Layout, Source, Values};
-use crate::thrift::{self, Fault};
 use crate::{DataError, Limits};
-
-pub(crate) const MAGIC: &[u8] = b"PAR1";
-/// Values of one page; writers stay four orders of magnitude below.
-const MAX_PAGE_VALUES: i64 = 1 << 26;
-/// Page headers hold little more than the smallest and largest value.
-const MAX_PAGE_HEADER: usize = 1 << 20;
 
 /// How the values of a column become elements of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,6 +29,8 @@ enum Decode {
     Unsigned64,
     /// Decimal number: the integer times ten to this power.
     Decimal(i32),
+    /// The same, the integer as big-endian bytes.
+    DecimalBytes(i32),
     Half,
     FloatBytes,
     Bytes,
@@ -157,6 +148,9 @@ impl ParquetSource {
             Physical::BYTE_ARRAY => (Kind::Text, Decode::Plain),
             Physical::FIXED_LEN_BYTE_ARRAY if d.logical_type_ref() == Some(&LogicalType::Float16) => {
                 (Kind::Float, Decode::Half)
+            }
+            Physical::FIXED_LEN_BYTE_ARRAY if decimal && (1..=16).contains(&d.type_length()) => {
+                (Kind::Float, Decode::DecimalBytes(-d.type_scale()))
             }
             Physical::FIXED_LEN_BYTE_ARRAY => {
                 let Some(shape) = declared.clone().filter(|_| !list) else {
@@ -314,6 +308,7 @@ impl ParquetCursor {
                 inner,
                 budget: column.list.then(|| budget.clone()),
                 levels: (chunk.column_descr().max_rep_level() > 0, chunk.column_descr().max_def_level() > 0),
+                dictionary: false,
             };
             let reader = get_column_reader(chunk.column_descr_ptr(), Box::new(pages));
             open.push(OpenColumn { reader, budget });
@@ -452,6 +447,13 @@ fn read_column(reader: &mut ColumnReader, column: &Column, field: &Field, rows: 
                 _ => Err("is not two bytes".into()),
             })
         }
+        (ColumnReader::FixedLenByteArrayColumnReader(r), Decode::DecimalBytes(power)) => {
+            read_as(r, column, field, rows, Values::Float, f32::NAN, |v| {
+                let sign = if v.data().first().is_some_and(|&b| b >= 0x80) { -1 } else { 0 };
+                let integer = v.data().iter().fold(sign, |n: i128, &b| n << 8 | i128::from(b));
+                float((integer as f64 * ten(power)) as f32)
+            })
+        }
         (ColumnReader::FixedLenByteArrayColumnReader(r), Decode::Bytes) => {
             read_bytes(r, field, rows, Values::U8, 0, |bytes, out| out.extend_from_slice(bytes))
         }
@@ -572,260 +574,4 @@ fn read_bytes<V: Clone>(
         out.resize((row + 1) * width, filler.clone());
     }
     Ok((Array::new(wrap(out)), bad))
-}
-
-/// Turns errors and panics of the Parquet library into our own errors.
-///
-/// All claims that are known to make it allocate or panic are checked before; this is the last line of defence.
-fn guarded<T>(path: &Path, part: &str, work: impl FnOnce() -> ParquetResult<T>) -> Result<T, DataError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(DataError::malformed(path, part, e.to_string())),
-        Err(_) => Err(DataError::malformed(path, part, "the data is damaged")),
-    }
-}
-
-fn check_footer(file: &PositionedFile, path: &Path, limits: &Limits) -> Result<(), DataError> {
-    let bad = |reason: String| DataError::malformed(path, "footer", reason);
-    let size = file.size;
-    if size < 12 {
-        return Err(bad("the file is too short".into()));
-    }
-    let mut tail = [0; 8];
-    file.read_exact_at(&mut tail, size - 8).map_err(DataError::read(path))?;
-    let length = u64::from(u32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]]));
-    match &tail[4..] {
-        MAGIC => {}
-        b"PARE" => return Err(DataError::unsupported(path, "encryption", "decrypt the file first")),
-        _ => return Err(bad("the file does not end as Parquet files do: it is cut off".into())),
-    }
-    if length > size - 12 {
-        return Err(bad(format!("it claims {length} bytes, the file has {size}")));
-    }
-    if length > limits.footer_bytes {
-        return Err(DataError::limit(path, "footer, bytes", length, limits.footer_bytes, "footer_bytes"));
-    }
-    let mut footer = vec![0; length as usize];
-    file.read_exact_at(&mut footer, size - 8 - length).map_err(DataError::read(path))?;
-    thrift::check_footer(&footer, limits.columns).map_err(|fault| match fault {
-        Fault::Short => bad("it is cut off".into()),
-        Fault::Bad(reason) => bad(reason),
-    })
-}
-
-/// Walks over the page headers of a column chunk. Returns the most bytes that its pages need at the same time.
-fn check_pages(
-    file: &PositionedFile,
-    chunk: &parquet::file::metadata::ColumnChunkMetaData,
-    values: u64,
-    at_most: bool,
-    path: &Path,
-    part: &str,
-    limits: &Limits,
-) -> Result<u64, DataError> {
-    let bad = |reason: String| DataError::malformed(path, part, reason);
-    if chunk.file_path().is_some() {
-        return Err(DataError::unsupported(path, part, "its data lies in another file"));
-    }
-    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
-    let range = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
-    let range = range.and_then(|(s, n)| Some((s, s.checked_add(n)?))).filter(|&(_, end)| end <= file.size);
-    let (mut at, end) = range.ok_or_else(|| bad("lies outside the file".into()))?;
-    let claimed = u64::try_from(chunk.num_values()).unwrap_or(u64::MAX);
-    if claimed > values || (!at_most && claimed != values) {
-        return Err(bad(format!("claims {claimed} values where the rows need {values}")));
-    }
-    let (mut seen, mut largest, mut dictionary) = (0u64, 0u64, 0u64);
-    let mut buffer = Vec::new();
-    while at < end && seen < claimed {
-        // Most headers fit 256 bytes; those with long minimum and maximum texts do not.
-        let mut window = 256;
-        let claim = loop {
-            let n = (window as u64).min(end - at) as usize;
-            buffer.resize(n, 0);
-            file.read_exact_at(&mut buffer, at).map_err(DataError::read(path))?;
-            match thrift::page_header(&buffer) {
-                Ok(claim) => break claim,
-                Err(Fault::Short) if n == window && window < MAX_PAGE_HEADER => window *= 8,
-                Err(Fault::Short) => return Err(bad("a page header is cut off".into())),
-                // A list may look too long only because the window is short.
-                Err(Fault::Bad(_)) if n == window && window < 4096 => window *= 8,
-                Err(Fault::Bad(reason)) => return Err(bad(format!("a page header is damaged: {reason}"))),
-            }
-        };
-        let (Ok(packed), Ok(unpacked)) = (u64::try_from(claim.packed), u64::try_from(claim.unpacked)) else {
-            return Err(bad("a page has a negative size".into()));
-        };
-        if !(0..=MAX_PAGE_VALUES).contains(&claim.values) {
-            return Err(bad(format!("a page claims {} values", claim.values)));
-        }
-        at = (at + claim.header as u64).saturating_add(packed);
-        if at > end {
-            return Err(bad("a page reaches beyond its column".into()));
-        }
-        // Dictionaries are held as values of up to 40 bytes each, so they get an eighth of what a page may have.
-        let limit = if claim.dictionary { limits.page_bytes / 8 } else { limits.page_bytes };
-        if unpacked > limit {
-            return Err(DataError::limit(path, format!("{part}: a page, bytes"), unpacked, limit, "page_bytes"));
-        }
-        if claim.dictionary {
-            if claim.values as u64 > unpacked {
-                return Err(bad(format!("a dictionary of {unpacked} bytes claims {} values", claim.values)));
-            }
-            dictionary = dictionary.max(unpacked);
-        } else {
-            seen += claim.values as u64;
-            largest = largest.max(unpacked + packed);
-        }
-    }
-    if seen != claimed {
-        return Err(bad(format!("the pages hold {seen} values, the footer says {claimed}")));
-    }
-    Ok(largest + dictionary)
-}
-
-/// Passes pages on after checking what is only visible in the unpacked bytes.
-struct CheckedPages {
-    inner: SerializedPageReader<PositionedFile>,
-    budget: Option<Arc<AtomicU64>>,
-    levels: (bool, bool),
-}
-
-impl CheckedPages {
-    fn check(&self, page: &Page) -> ParquetResult<()> {
-        let bad = |what: &str| Err(ParquetError::General(what.to_string()));
-        let (buf, values, encoding, start) = match page {
-            Page::DataPage { buf, num_values, encoding, .. } => {
-                let mut start = 0usize;
-                for present in [self.levels.0, self.levels.1] {
-                    if present {
-                        let Some(length) = buf.get(start..start.saturating_add(4)) else {
-                            return bad("a page ends inside its levels");
-                        };
-                        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-                        start = start.saturating_add(4).saturating_add(length);
-                    }
-                }
-                (buf, *num_values, *encoding, start)
-            }
-            Page::DataPageV2 { buf, num_values, encoding, def_levels_byte_len, rep_levels_byte_len, .. } => {
-                let start = (*def_levels_byte_len as usize).saturating_add(*rep_levels_byte_len as usize);
-                (buf, *num_values, *encoding, start)
-            }
-            Page::DictionaryPage { .. } => return Ok(()),
-        };
-        let Some(data) = buf.get(start..) else { return bad("a page ends inside its levels") };
-        let delta = matches!(
-            encoding,
-            Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY
-        );
-        // The decoders reserve memory for the count that delta-encoded bytes themselves claim.
-        if delta && !data.is_empty() && thrift::delta_count(data).map_or(true, |n| n > u64::from(values)) {
-            return bad("delta-encoded values claim a count that the page does not have");
-        }
-        if let Some(budget) = &self.budget {
-            let left = budget.load(Ordering::Relaxed);
-            if left == 0 {
-                return bad("a list is longer than its column's shape");
-            }
-            budget.store(left.saturating_sub(u64::from(values)), Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-impl Iterator for CheckedPages {
-    type Item = ParquetResult<Page>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.get_next_page().transpose()
-    }
-}
-
-impl PageReader for CheckedPages {
-    fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
-        let page = self.inner.get_next_page()?;
-        if let Some(page) = &page {
-            self.check(page)?;
-        }
-        Ok(page)
-    }
-
-    fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
-        self.inner.peek_next_page()
-    }
-
-    fn skip_next_page(&mut self) -> ParquetResult<()> {
-        self.inner.skip_next_page()
-    }
-
-    fn at_record_boundary(&mut self) -> ParquetResult<bool> {
-        self.inner.at_record_boundary()
-    }
-}
-
-/// A file that several threads read at positions of their own.
-#[derive(Clone)]
-struct PositionedFile {
-    file: Arc<File>,
-    size: u64,
-}
-
-impl PositionedFile {
-    fn open(path: &Path) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(DataError::read(path))?;
-        let size = file.metadata().map_err(DataError::read(path))?.len();
-        Ok(Self { file: Arc::new(file), size })
-    }
-
-    #[cfg(unix)]
-    fn read_at(&self, buf: &mut [u8], at: u64) -> std::io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(&*self.file, buf, at)
-    }
-
-    #[cfg(windows)]
-    fn read_at(&self, buf: &mut [u8], at: u64) -> std::io::Result<usize> {
-        std::os::windows::fs::FileExt::seek_read(&*self.file, buf, at)
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], at: u64) -> std::io::Result<()> {
-        PositionedReader { file: self.clone(), at }.read_exact(buf)
-    }
-}
-
-struct PositionedReader {
-    file: PositionedFile,
-    at: u64,
-}
-
-impl Read for PositionedReader {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read_at(buf, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl Length for PositionedFile {
-    fn len(&self) -> u64 {
-        self.size
-    }
-}
-
-impl ChunkReader for PositionedFile {
-    type T = BufReader<PositionedReader>;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        // Only headers are read this way, and all columns may be open at once.
-        Ok(BufReader::with_capacity(1024, PositionedReader { file: self.clone(), at: start }))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.size) {
-            return Err(ParquetError::EOF("data lies outside the file".into()));
-        }
-        let mut buffer = vec![0; length];
-        self.read_exact_at(&mut buffer, start)?;
-        Ok(buffer.into())
-    }
 }

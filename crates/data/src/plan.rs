@@ -1,141 +1,15 @@
 //! From stored fields to features, labels and groups: chosen once at opening, applied to every chunk.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use netproof_tensor::Tensor;
 
+use crate::dictionary::{Dictionary, text_of};
+use crate::label::{Label, label_plan};
+use crate::schema::{Column, ColumnKind, Group, LabelKind, Role};
 use crate::source::{Array, Chunk, Field, Kind, Layout, Source, Values};
-use crate::{Annotations, Batch, DataError, Labels, OpenOptions, Scale, Task};
-
-/// What the labels of a data set are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LabelKind {
-    /// Class indices `0..count`.
-    Classes {
-        /// Number of classes: one more than the largest index, or the number of names.
-        count: usize,
-        /// Names by index, where the data or the options have them.
-        names: Option<Vec<String>>,
-    },
-    /// Numbers to be predicted.
-    Target,
-    /// There are none.
-    None,
-}
-
-/// What a column of a table, or an array, holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ColumnKind {
-    /// Numbers; whether all of them are whole.
-    Numeric {
-        /// Stored as integers.
-        whole: bool,
-    },
-    /// Truth values.
-    Boolean,
-    /// One of a few values, sorted; a feature holds the index. Columns that are not used have no values here.
-    Categorical {
-        /// Value by index.
-        values: Vec<String>,
-    },
-}
-
-/// What a column is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Part of the features.
-    Feature,
-    /// The label.
-    Label,
-    /// A group, and not a feature.
-    Group,
-    /// Not used.
-    Unused,
-}
-
-/// A column of a table, or an array of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
-    /// What it holds.
-    pub kind: ColumnKind,
-    /// What it is used for. A group that is also a feature counts as a feature.
-    pub role: Role,
-    /// Shape of one row; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// Where it starts in a row of the features, and how many elements it has there.
-    pub features: Option<(usize, usize)>,
-}
-
-/// A column by which results are compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    /// Name of the column.
-    pub name: String,
-    /// Its values, sorted (numbers by size); [`Batch::groups`] holds indices into them.
-    pub values: Vec<String>,
-}
-
-/// Distinct values with their indices.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Dictionary {
-    pub(crate) values: Vec<String>,
-    index: HashMap<String, usize>,
-}
-
-impl Dictionary {
-    fn fixed(values: Vec<String>) -> Self {
-        let index = values.iter().cloned().enumerate().map(|(i, v)| (v, i)).collect();
-        Self { values, index }
-    }
-
-    fn note(&mut self, value: &str) {
-        if !self.index.contains_key(value) {
-            self.index.insert(value.into(), self.index.len());
-        }
-    }
-
-    /// Sorts the values: by size where all are whole numbers, by bytes otherwise.
-    fn sort(&mut self) {
-        let mut values: Vec<String> = std::mem::take(&mut self.index).into_keys().collect();
-        let numbers: Option<Vec<f64>> = values.iter().map(|v| v.parse().ok()).collect();
-        values.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-        if numbers.is_some() {
-            let number = |v: &String| v.parse::<f64>().unwrap_or(0.0);
-            values.sort_by(|a, b| number(a).total_cmp(&number(b)));
-        }
-        *self = Self::fixed(values);
-    }
-
-    fn get(&self, value: &str) -> Option<usize> {
-        self.index.get(value).copied()
-    }
-
-    /// Index of an element's value; `None` where it is missing or unknown.
-    fn index_of(&self, array: &Array, i: usize) -> Option<usize> {
-        match &array.values {
-            _ if array.is_missing(i) => None,
-            Values::Text(v) => self.get(&v[i]),
-            _ => self.get(&text_of(array, i)),
-        }
-    }
-}
-
-/// The text under which an element of a group, category or class is known.
-fn text_of(array: &Array, i: usize) -> String {
-    match &array.values {
-        Values::U8(v) => v[i].to_string(),
-        Values::Float(v) => v[i].to_string(),
-        Values::Int(v) => v[i].to_string(),
-        Values::Bool(v) => v[i].to_string(),
-        Values::Text(v) => v[i].clone(),
-    }
-}
+use crate::{Annotations, Batch, DataError, OpenOptions, Scale};
 
 #[derive(Debug, Clone)]
 enum Encode {
@@ -156,24 +30,6 @@ struct Part {
     width: usize,
     out: usize,
     encode: Encode,
-}
-
-#[derive(Debug, Clone)]
-enum Label {
-    None,
-    Target {
-        slot: usize,
-    },
-    /// `known` bounds the index where the options name the classes.
-    Index {
-        slot: usize,
-        count: usize,
-        known: Option<usize>,
-    },
-    Named {
-        slot: usize,
-        classes: Dictionary,
-    },
 }
 
 /// How chunks of the fields in `read` become batches.
@@ -568,107 +424,6 @@ impl Part {
 
 fn fill(out: &mut [f32], values: impl Iterator<Item = f32>) {
     out.iter_mut().zip(values).for_each(|(o, v)| *o = v);
-}
-
-impl Label {
-    /// Sees a label for the first time: extends what is known, or says what is wrong with it.
-    fn note(&mut self, array: &Array, row: usize) -> Result<(), String> {
-        match self {
-            Self::Index { count, known, .. } => {
-                let class = class_index(array, row, *known)?;
-                *count = (*count).max(class.saturating_add(1));
-                return Ok(());
-            }
-            Self::Named { classes, .. } if classes.values.is_empty() => {
-                if array.is_missing(row) {
-                    return Err("is missing".into());
-                }
-                classes.note(&text_of(array, row));
-                return Ok(());
-            }
-            _ => {}
-        }
-        self.value(array, row).map(|_| ())
-    }
-
-    fn value(&self, array: &Array, row: usize) -> Result<f64, String> {
-        match self {
-            Self::None => Ok(0.0),
-            Self::Target { .. } if array.is_missing(row) => Err("is missing".into()),
-            Self::Target { .. } => Ok(match &array.values {
-                Values::Float(v) => f64::from(v[row]),
-                Values::Int(v) => v[row] as f64,
-                Values::U8(v) => f64::from(v[row]),
-                Values::Bool(v) => f64::from(u8::from(v[row])),
-                Values::Text(v) => return Err(format!("is {:?}, not a number", v[row])),
-            }),
-            Self::Index { known, .. } => class_index(array, row, *known).map(|c| c as f64),
-            Self::Named { .. } if array.is_missing(row) => Err("is missing".into()),
-            Self::Named { classes, .. } => {
-                let text = text_of(array, row);
-                let index = classes.get(&text).map(|c| c as f64);
-                index.ok_or_else(|| format!("is {text:?}, none of the classes {}", classes.values.join(", ")))
-            }
-        }
-    }
-
-    fn read(&self, arrays: &[Array], rows: usize) -> Result<Labels, (usize, String)> {
-        let (slot, classes) = match self {
-            Self::None => return Ok(Labels::None),
-            Self::Target { slot } => (*slot, false),
-            Self::Index { slot, .. } | Self::Named { slot, .. } => (*slot, true),
-        };
-        let value = |row| self.value(&arrays[slot], row).map_err(|reason| (row, reason));
-        Ok(if classes {
-            Labels::Classes((0..rows).map(|r| value(r).map(|v| v as usize)).collect::<Result<_, _>>()?)
-        } else {
-            Labels::Targets((0..rows).map(|r| value(r).map(|v| v as f32)).collect::<Result<_, _>>()?)
-        })
-    }
-}
-
-/// The label as a class index.
-fn class_index(array: &Array, row: usize, known: Option<usize>) -> Result<usize, String> {
-    if array.is_missing(row) {
-        return Err("is missing".into());
-    }
-    let index = match &array.values {
-        Values::U8(v) => Some(v[row].into()),
-        Values::Bool(v) => Some(v[row].into()),
-        Values::Int(v) => usize::try_from(v[row]).ok().filter(|&c| c < 1 << 53),
-        Values::Float(v) => (v[row] >= 0.0 && v[row].fract() == 0.0 && v[row] < 1e7).then_some(v[row] as usize),
-        Values::Text(_) => None,
-    };
-    let index = index.ok_or_else(|| format!("is {}, not a class index of 0 or more", text_of(array, row)))?;
-    match known {
-        Some(classes) if index >= classes => Err(format!("is {index}, but only {classes} classes are named")),
-        _ => Ok(index),
-    }
-}
-
-fn label_plan(slot: usize, field: &Field, options: &OpenOptions, path: &Path) -> Result<Label, DataError> {
-    let bad = |reason: &str| {
-        Err(DataError::Label { path: path.into(), name: field.name.clone(), reason: reason.to_string() })
-    };
-    if let Some(names) = &options.class_names {
-        let mut sorted: Vec<&String> = names.iter().collect();
-        sorted.sort_unstable();
-        if names.is_empty() || sorted.windows(2).any(|w| w[0] == w[1]) {
-            return bad("the class names are empty or name a class twice");
-        }
-    }
-    let categorical = options.categorical.contains(&field.name);
-    Ok(match (field.kind, options.task) {
-        (Kind::Text, Task::Regression) => return bad("it holds text, which is no target for regression"),
-        (_, Task::Regression) | (Kind::Float, Task::Auto) if !categorical => Label::Target { slot },
-        (kind, _) if kind == Kind::Text || categorical => {
-            Label::Named { slot, classes: options.class_names.clone().map(Dictionary::fixed).unwrap_or_default() }
-        }
-        (kind, _) => {
-            let count = if kind == Kind::Bool { 2 } else { 0 };
-            Label::Index { slot, count, known: options.class_names.as_ref().map(Vec::len) }
-        }
-    })
 }
 
 fn encode_for(field: &Field, options: &OpenOptions) -> Encode {

@@ -16,8 +16,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::Type as SchemaType;
 
-use crate::plan::LabelKind;
-use crate::{DataError, Dataset, Labels, npy, zip};
+use crate::{DataError, Dataset, LabelKind, Labels, npy, zip};
 
 /// Writes arrays as a compressed NPZ archive that NumPy reads without pickles. Replaces an existing file.
 ///
