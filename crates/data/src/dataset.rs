@@ -477,8 +477,12 @@ impl Inner {
     pub(crate) fn load(&self, ids: Vec<u64>) -> Result<Memory, DataError> {
         let slots: Vec<usize> = (0..self.plan.read.len()).collect();
         let mut gather = Gather::open(self, &slots)?;
-        let mut arrays: Vec<Array> =
-            self.plan.read.iter().map(|&f| Array::empty(self.source.fields()[f].kind)).collect();
+        let mut arrays = Vec::new();
+        for field in self.plan.read.iter().map(|&f| &self.source.fields()[f]) {
+            let mut array = Array::empty(field.kind);
+            array.reserve(ids.len() * field.width());
+            arrays.push(array);
+        }
         // Text is larger than its estimate where values are long, so what is held is measured on the way.
         let limit = self.options.limits.memory_bytes.saturating_mul(2);
         for part in ids.chunks(SCAN_ROWS as usize) {

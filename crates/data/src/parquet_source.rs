@@ -4,9 +4,10 @@
 //! tensor per row where the key-value metadata `netproof.shape.NAME` says so (`1,28,28`, with `netproof.type.NAME`
 //! `float32` or `uint8`), as [`crate::ParquetWriter`] writes it. `netproof.shape.NAME` also gives lists their shape.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
@@ -52,7 +53,11 @@ pub(crate) struct ParquetSource {
     unusable: Vec<(String, String)>,
     rows: u64,
     limits: Limits,
+    checked: Arc<Mutex<Checked>>,
 }
+
+/// Bytes that the pages of a column chunk need at once, by row group and leaf, for the chunks that have been checked.
+type Checked = HashMap<(usize, usize), u64>;
 
 impl ParquetSource {
     pub(crate) fn open(path: &Path, limits: Limits) -> Result<Self, DataError> {
@@ -76,6 +81,7 @@ impl ParquetSource {
             unusable: Vec::new(),
             rows,
             limits,
+            checked: Arc::default(),
         };
         source.find_columns()?;
         Ok(source)
@@ -226,8 +232,8 @@ impl Source for ParquetSource {
     }
 
     fn block_rows(&self) -> usize {
-        // About a page of most writers.
-        8192
+        // A page or two of most writers.
+        32_768
     }
 
     fn may_have_bad_rows(&self) -> bool {
@@ -249,6 +255,7 @@ impl Source for ParquetSource {
             file: self.file.clone(),
             metadata: self.metadata.clone(),
             limits: self.limits,
+            checked: self.checked.clone(),
             columns,
             group: 0,
             at: 0,
@@ -263,6 +270,7 @@ struct ParquetCursor {
     file: PositionedFile,
     metadata: Arc<ParquetMetaData>,
     limits: Limits,
+    checked: Arc<Mutex<Checked>>,
     columns: Vec<(Column, Field)>,
     group: usize,
     /// Rows of the current group already passed, including the pending ones.
@@ -300,7 +308,16 @@ impl ParquetCursor {
             let chunk = group.column(column.leaf);
             let part = format!("column {:?}, row group {}", field.name, self.group);
             let values = rows.saturating_mul(if column.list { field.width() as u64 } else { 1 });
-            pages += check_pages(&self.file, chunk, values, column.list, &self.path, &part, &self.limits)?;
+            let key = (self.group, column.leaf);
+            let known = self.checked.lock().ok().and_then(|c| c.get(&key).copied());
+            let need = match known {
+                Some(need) => need,
+                None => check_pages(&self.file, chunk, values, column.list, &self.path, &part, &self.limits)?,
+            };
+            if let Ok(mut checked) = self.checked.lock() {
+                checked.insert(key, need);
+            }
+            pages += need;
             let (file, row_count) = (Arc::new(self.file.clone()), rows as usize);
             let inner = guarded(&self.path, &part, || SerializedPageReader::new(file, chunk, row_count, None))?;
             let budget = Arc::new(AtomicU64::new(u64::MAX));

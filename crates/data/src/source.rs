@@ -76,6 +76,17 @@ impl Array {
         })
     }
 
+    /// Makes room for this many elements, so that growing takes no copy.
+    pub(crate) fn reserve(&mut self, elements: usize) {
+        match &mut self.values {
+            Values::U8(v) => v.reserve_exact(elements),
+            Values::Float(v) => v.reserve_exact(elements),
+            Values::Int(v) => v.reserve_exact(elements),
+            Values::Bool(v) => v.reserve_exact(elements),
+            Values::Text(v) => v.reserve_exact(elements),
+        }
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self.values {
             Values::U8(_) => Kind::U8,
@@ -146,7 +157,7 @@ impl Array {
 }
 
 fn join<T>(a: &mut Vec<T>, b: Vec<T>) {
-    if a.is_empty() {
+    if a.capacity() == 0 {
         *a = b;
     } else {
         a.extend(b);

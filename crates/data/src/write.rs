@@ -14,7 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::Type as SchemaType;
+use parquet::schema::types::{ColumnPath, Type as SchemaType};
 
 use crate::{DataError, Dataset, LabelKind, Labels, npy, zip};
 
@@ -98,7 +98,7 @@ impl ParquetWriter {
     /// The file cannot be created, or a column cannot be (a name twice, an empty shape).
     pub fn create(path: &Path, columns: Vec<ParquetColumn>) -> Result<Self, DataError> {
         let partial = Partial::create(path)?;
-        let (mut fields, mut keys) = (Vec::new(), Vec::new());
+        let (mut fields, mut keys, mut widest) = (Vec::new(), Vec::new(), 16usize);
         for column in &columns {
             let (physical, logical, length) = match &column.kind {
                 ParquetKind::Float => (Physical::FLOAT, None, 0),
@@ -119,6 +119,7 @@ impl ParquetWriter {
                     (Physical::FIXED_LEN_BYTE_ARRAY, None, length)
                 }
             };
+            widest = widest.max(length as usize);
             let repetition = if physical == Physical::BYTE_ARRAY { Repetition::OPTIONAL } else { Repetition::REQUIRED };
             let field = SchemaType::primitive_type_builder(&column.name, physical)
                 .with_repetition(repetition)
@@ -128,11 +129,17 @@ impl ParquetWriter {
             fields.push(Arc::new(field.map_err(|e| failed(path, e))?));
         }
         let schema = SchemaType::group_type_builder("rows").with_fields(fields).build();
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
+            // The writer looks at the size of a page once per this many rows; rows of images must not pile up.
+            .set_write_batch_size(((1 << 20) / widest).clamp(1, 1024))
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_key_value_metadata(Some(keys))
-            .set_created_by("netproof".into())
-            .build();
+            .set_created_by("netproof".into());
+        for column in columns.iter().filter(|c| matches!(c.kind, ParquetKind::Tensor(_))) {
+            // Tensors hardly ever repeat.
+            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column.name.clone()), false);
+        }
+        let properties = properties.build();
         let out = BufWriter::new(partial.file().map_err(DataError::write(path))?);
         let schema = Arc::new(schema.map_err(|e| failed(path, e))?);
         let writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(|e| failed(path, e))?;

@@ -128,6 +128,25 @@ fn what_is_written_as_parquet_is_read_again() {
 }
 
 #[test]
+fn pages_of_wide_rows_stay_small() {
+    let folder = Folder::new();
+    let path = folder.path("wide.parquet");
+    let column = ParquetColumn { name: "x".into(), kind: ParquetKind::Tensor(vec![128, 128]) };
+    let mut writer = ParquetWriter::create(&path, vec![column]).unwrap();
+    let x: Vec<f32> = (0..200 * 128 * 128).map(|i| i as f32).collect();
+    writer.write(&[ParquetValues::Float(&x)]).unwrap();
+    writer.finish().unwrap();
+    let mut options = OpenOptions { unlabelled: true, ..OpenOptions::default() };
+    (options.limits.page_bytes, options.limits.memory_bytes) = (2 << 20, 4 << 20);
+    let data = Dataset::open(path.to_str().unwrap(), &options).unwrap();
+    let joined: Vec<f32> = data.batches(13).flat_map(|b| values(&b.unwrap()).to_vec()).collect();
+    assert!(joined == x);
+    options.limits.page_bytes = 512 << 10;
+    let tight = Dataset::open(path.to_str().unwrap(), &options).unwrap();
+    assert!(matches!(tight.batches(1).next(), Some(Err(DataError::Limit { option: "page_bytes", .. }))));
+}
+
+#[test]
 fn npz_as_numpy_writes_it() {
     let options = OpenOptions { groups: names(&["sex", "raw", "site"]), ..OpenOptions::default() };
     let data = Dataset::open(&fixture("numpy_packed.npz"), &options).unwrap();
