@@ -1,6 +1,7 @@
 //! An ONNX network as a named graph: checked, executed, differentiated, rewritten.
 
 mod attributes;
+pub mod conformance;
 mod error;
 mod model;
 mod operator;

@@ -7,6 +7,7 @@
 //! [`tensor_from_proto`] and [`tensor_to_proto`] translate between ONNX tensors and [`netproof_tensor::Tensor`];
 //! [`inline_functions`] replaces calls of model-local functions by their bodies.
 
+mod backend;
 mod encode;
 mod error;
 mod external;
@@ -28,6 +29,7 @@ pub mod proto {
     include!("generated.rs");
 }
 
+pub use backend::{BackendCase, BackendData, backend_cases};
 pub use error::OnnxError;
 pub use file::OnnxFile;
 pub use functions::inline_functions;

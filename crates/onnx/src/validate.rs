@@ -14,7 +14,7 @@ use crate::walk::{node_place, tensor_place};
 use crate::{Limits, OnnxError};
 
 /// Versions of the default operator set that are accepted.
-pub const OPSETS: RangeInclusive<i64> = 7..=24;
+pub const OPSETS: RangeInclusive<i64> = 1..=24;
 /// Operator sets came with version 3; version 14 is the newest that the messages know.
 const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 

@@ -262,13 +262,13 @@ fn graphs_without_nodes_or_outputs_are_refused() {
 
 #[test]
 fn versions_outside_the_range_are_refused_with_the_range() {
-    for version in [i64::MIN, -1, 0, 1, 6, 25, i64::MAX] {
+    for version in [i64::MIN, -1, 0, 25, i64::MAX] {
         let mut model = plain();
         model.opset_import = vec![opset("", version)];
         let text = refusal(&model);
-        assert!(text.starts_with(&format!("opset {version} is not supported (supported: 7 to 24)")), "{text}");
+        assert!(text.starts_with(&format!("opset {version} is not supported (supported: 1 to 24)")), "{text}");
     }
-    for version in [7, 22, 24] {
+    for version in [1, 7, 22, 24] {
         let mut model = plain();
         model.opset_import = vec![opset("ai.onnx", version)];
         load(&model).expect("ai.onnx is the default domain");
