@@ -2,7 +2,9 @@
 
 mod attributes;
 pub mod conformance;
+mod cost;
 mod error;
+mod loss;
 mod model;
 mod operator;
 mod ops;
@@ -10,6 +12,8 @@ mod plan;
 mod real;
 mod run;
 
+pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
+pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
 pub use run::{Gradients, Parameters, Request, Run, Wrt};
