@@ -7,6 +7,7 @@ mod cast;
 mod compare;
 mod convolution;
 mod einsum;
+mod elementwise;
 mod indexing;
 mod movement;
 mod normalization;

@@ -3,9 +3,11 @@
 //! Burn panics on shapes that do not fit, so every caller has checked them before (`Operator::infer`).
 //! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
 
-use burn::backend::ops::{ActivationOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps};
+use burn::backend::ops::{
+    ActivationOps, BoolTensorOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps,
+};
 use burn::backend::{AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata};
-use burn::tensor::{IndexingUpdateOp, IntDType, Shape, TensorData};
+use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, IntDType, Shape, TensorData};
 
 /// Where a network runs.
 #[derive(Debug, Clone)]
@@ -480,6 +482,76 @@ impl Real {
             positions.tensor.clone(),
         );
         Self::wrap(r.x_grad, self.shape.clone())
+    }
+}
+
+/// Truth values on a device: what decides between two tensors, element by element.
+#[derive(Debug, Clone)]
+pub(crate) struct Mask {
+    tensor: DispatchTensor,
+    shape: Vec<usize>,
+}
+
+impl Mask {
+    pub(crate) fn new(shape: &[usize], values: Vec<bool>, device: &RealDevice) -> Self {
+        let data = TensorData::new(values, physical(shape));
+        Self { tensor: Dispatch::bool_from_data(data, &device.0), shape: shape.to_vec() }
+    }
+
+    /// `yes` where true, else `no`; all three broadcast.
+    pub(crate) fn pick(&self, yes: &Real, no: &Real) -> Real {
+        let shape = broadcast(&self.shape, &yes.shape).and_then(|s| broadcast(&s, &no.shape));
+        let shape = shape.expect("shapes were checked by infer");
+        let mut padded = vec![1; shape.len() - self.shape.len()];
+        padded.extend_from_slice(&self.shape);
+        let mut mask = Dispatch::bool_reshape(self.tensor.clone(), physical(&padded));
+        if padded != shape {
+            mask = Dispatch::bool_expand(mask, physical(&shape));
+        }
+        let (yes, no) = (yes.expand(&shape).tensor, no.expand(&shape).tensor);
+        Real::wrap(Dispatch::float_mask_where(no, mask, yes), shape)
+    }
+
+    /// `value` where true, else 0.
+    pub(crate) fn keep(&self, value: &Real) -> Real {
+        self.pick(value, &value.same(0.0))
+    }
+
+    /// `value` where false, else 0.
+    pub(crate) fn drop(&self, value: &Real) -> Real {
+        self.pick(&value.same(0.0), value)
+    }
+
+    /// 1 where true, else 0.
+    pub(crate) fn to_real(&self) -> Real {
+        Real::wrap(Dispatch::bool_into_float(self.tensor.clone(), FloatDType::F32), self.shape.clone())
+    }
+}
+
+impl Real {
+    /// One number on the same device, shape `[]`.
+    pub(crate) fn same(&self, value: f32) -> Self {
+        let data = TensorData::new(vec![value], [1]);
+        Self::wrap(Dispatch::float_from_data(data, &self.tensor.device()), Vec::new())
+    }
+
+    fn compare(&self, other: &Self, f: impl Fn(DispatchTensor, DispatchTensor, BoolDType) -> DispatchTensor) -> Mask {
+        let shape = broadcast(&self.shape, &other.shape).expect("shapes were checked by infer");
+        let (a, b) = (self.expand(&shape).tensor, other.expand(&shape).tensor);
+        Mask { tensor: f(a, b, BoolDType::Native), shape }
+    }
+
+    pub(crate) fn greater(&self, other: &Self) -> Mask {
+        self.compare(other, Dispatch::float_greater)
+    }
+    pub(crate) fn less(&self, other: &Self) -> Mask {
+        self.compare(other, Dispatch::float_lower)
+    }
+    pub(crate) fn equal(&self, other: &Self) -> Mask {
+        self.compare(other, Dispatch::float_equal)
+    }
+    pub(crate) fn is_nan(&self) -> Mask {
+        Mask { tensor: Dispatch::float_is_nan(self.tensor.clone(), BoolDType::Native), shape: self.shape.clone() }
     }
 }
 
