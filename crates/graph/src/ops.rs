@@ -19,6 +19,8 @@ mod reduction;
 mod resize;
 mod shape;
 mod softmax;
+#[cfg(test)]
+mod test_support;
 
 use crate::operator::Entry;
 
