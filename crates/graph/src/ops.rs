@@ -21,6 +21,7 @@ mod shape;
 mod softmax;
 #[cfg(test)]
 mod test_support;
+mod window;
 
 use crate::operator::Entry;
 

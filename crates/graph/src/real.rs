@@ -4,10 +4,10 @@
 //! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
 
 use burn::backend::ops::{
-    ActivationOps, BoolTensorOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps,
+    ActivationOps, BoolTensorOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps, PadMode,
 };
 use burn::backend::{AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata};
-use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, IntDType, Shape, TensorData};
+use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, IntDType, Shape, Slice, TensorData};
 
 /// Where a network runs.
 #[derive(Debug, Clone)]
@@ -154,7 +154,7 @@ impl Real {
         if start == 0 && end == self.shape[axis] {
             return self.clone();
         }
-        let slices: Vec<burn::tensor::Slice> = self
+        let slices: Vec<Slice> = self
             .shape
             .iter()
             .enumerate()
@@ -196,6 +196,29 @@ impl Real {
             IndexingUpdateOp::Add,
         );
         Self::wrap(t, self.shape.clone())
+    }
+
+    /// Pads every axis with a value, before and behind.
+    pub(crate) fn pad(&self, padding: &[(usize, usize)], value: f32) -> Self {
+        let shape = self.shape.iter().zip(padding).map(|(d, p)| d + p.0 + p.1).collect();
+        Self::wrap(Dispatch::float_pad(self.tensor.clone(), padding, PadMode::Constant(value)), shape)
+    }
+
+    /// For each axis `(start, count, step)`: `count` entries from `start`, `step` apart.
+    pub(crate) fn stepped(&self, ranges: &[(usize, usize, usize)]) -> Self {
+        let whole = |(&(start, count, step), &d): (&(usize, usize, usize), &usize)| (start, count, step) == (0, d, 1);
+        if ranges.iter().zip(&self.shape).all(whole) {
+            return self.clone();
+        }
+        let slices: Vec<Slice> = ranges
+            .iter()
+            .map(|&(start, count, step)| {
+                let end = start + count.saturating_sub(1) * step + usize::from(count > 0);
+                Slice::new(start as isize, Some(end as isize), step as isize)
+            })
+            .collect();
+        let shape = ranges.iter().map(|r| r.1).collect();
+        Self::wrap(Dispatch::float_slice(self.tensor.clone(), &slices), shape)
     }
 
     // Elementwise.
