@@ -228,7 +228,8 @@ impl Operator for OutputCurve {
     fn infer(&self, inputs: Args<'_, Fact>) -> OpResult<Vec<Fact>> {
         arity(inputs, 1, 1)?;
         let x = inputs.need(0)?;
-        if !x.dtype.is_float() && !(*self == Self::Relu && x.dtype.is_int()) {
+        let fits = x.dtype.is_float() || (*self == Self::Relu && x.dtype.is_int());
+        if !fits {
             invalid!("does not take {}", x.dtype);
         }
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
