@@ -42,7 +42,7 @@ fn list(a: &Attributes<'_>, name: &str, low: i64) -> OpResult<Option<Vec<usize>>
 }
 
 impl Sliding {
-    /// Reads `kernel_shape`, `strides`, `dilations`, `pads`, `auto_pad` and `ceil_mode`.
+    /// Reads `kernel_shape`, `strides`, `dilations`, `pads` and `auto_pad`.
     pub(super) fn build(a: &Attributes<'_>) -> OpResult<Self> {
         let pads = list(a, "pads", 0)?;
         let text = a.text("auto_pad", "NOTSET")?;
@@ -62,8 +62,48 @@ impl Sliding {
             dilations: list(a, "dilations", 1)?,
             pads,
             auto_pad,
-            ceil: a.flag("ceil_mode", false)?,
+            ceil: false,
         })
+    }
+
+    /// Reads `ceil_mode` too.
+    pub(super) fn pooling(a: &Attributes<'_>) -> OpResult<Self> {
+        let ceil = a.flag("ceil_mode", false)?;
+        let sliding = Self { ceil, ..Self::build(a)? };
+        if sliding.kernel.is_none() {
+            invalid!("attribute `kernel_shape` is missing");
+        }
+        Ok(sliding)
+    }
+
+    /// Where the windows of a pool lie over an input of this shape.
+    pub(super) fn pool(&self, input: &[usize]) -> OpResult<Geometry> {
+        let Some(kernel) = &self.kernel else { invalid!("attribute `kernel_shape` is missing") };
+        let geometry = self.over(input, kernel)?;
+        for (i, &(begin, end)) in geometry.padding.iter().enumerate() {
+            let extent = geometry.extent(i);
+            if geometry.input[i] == 0 || begin.max(end) >= extent {
+                invalid!(
+                    "axis {}: {} elements padded by ({begin}, {end}) leave a window over {extent} elements nothing to see",
+                    i + 2,
+                    geometry.input[i]
+                );
+            }
+        }
+        Ok(geometry)
+    }
+
+    /// Kernel, strides and dilations; pads; rounding up.
+    #[cfg(test)]
+    pub(super) fn of([kernel, strides, dilations]: [Vec<usize>; 3], pads: Vec<usize>, ceil: bool) -> Self {
+        Self {
+            kernel: Some(kernel),
+            strides: Some(strides),
+            dilations: Some(dilations),
+            pads: Some(pads),
+            auto_pad: AutoPad::Explicit,
+            ceil,
+        }
     }
 
     fn per_axis(&self, list: Option<&Vec<usize>>, name: &str, rank: usize) -> OpResult<Vec<usize>> {
