@@ -556,3 +556,79 @@ impl Operator for RotaryEmbedding {
         one(y.reshape(x.shape()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netproof_tensor::Tensor;
+
+    use crate::ops::test_support::{Attr, run, run_outputs};
+
+    fn floats(shape: &[usize], values: &[f32]) -> Option<Tensor> {
+        Some(Tensor::f32(shape.to_vec(), values.to_vec()).unwrap())
+    }
+
+    /// Queries of zeros see every key alike, so the output is the mean of the values seen.
+    fn mean_of_seen(opset: i64, attributes: &[(&str, Attr)], mask: Option<Tensor>, past: bool) -> Vec<f32> {
+        let q = floats(&[1, 1, 2, 1], &[0.0; 2]);
+        let old = |v: f32| if past { floats(&[1, 1, 1, 1], &[v]) } else { None };
+        let inputs =
+            [q, floats(&[1, 1, 2, 1], &[1.0, 2.0]), floats(&[1, 1, 2, 1], &[10.0, 20.0]), mask, old(3.0), old(60.0)];
+        let y = run("Attention", opset, attributes, &inputs).unwrap();
+        // A third and two thirds do not add up to 1 exactly.
+        y[0].as_f32().unwrap().iter().map(|v| (v * 1e3).round() / 1e3).collect()
+    }
+
+    #[test]
+    fn causal_queries_see_the_past_and_themselves() {
+        let causal = [("is_causal", Attr::Int(1))];
+        assert_eq!(mean_of_seen(23, &[], None, false), [15.0, 15.0]);
+        assert_eq!(mean_of_seen(23, &causal, None, false), [10.0, 15.0]);
+        assert_eq!(mean_of_seen(23, &causal, None, true), [35.0, 30.0]);
+    }
+
+    #[test]
+    fn masks_hide_keys_and_a_query_without_keys_gives_zero() {
+        let bools = |shape: &[usize], v: &[bool]| Some(Tensor::bool(shape.to_vec(), v.to_vec()).unwrap());
+        let mask = bools(&[2, 2], &[false, true, false, false]);
+        assert_eq!(mean_of_seen(23, &[], mask, false), [20.0, 0.0]);
+        let mask = floats(&[2, 2], &[f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+        assert_eq!(mean_of_seen(23, &[], mask, false), [20.0, 0.0]);
+        // A mask of one key: all keys in opset 23; since opset 24 the others are hidden.
+        let narrow = || bools(&[2, 1], &[true, true]);
+        assert_eq!(mean_of_seen(23, &[], narrow(), false), [15.0, 15.0]);
+        assert_eq!(mean_of_seen(24, &[], narrow(), false), [10.0, 10.0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let t = |shape: &[usize]| Some(Tensor::zeros(shape.to_vec()).unwrap());
+        let refused = |attributes: &[(&str, Attr)], inputs: &[Option<Tensor>]| {
+            run_outputs("Attention", 23, 4, attributes, inputs).unwrap_err();
+        };
+        refused(&[], &[t(&[1, 2, 4]), t(&[1, 2, 4]), t(&[1, 2, 4])]);
+        let heads = [("q_num_heads", Attr::Int(2)), ("kv_num_heads", Attr::Int(3))];
+        refused(&heads, &[t(&[1, 2, 4]), t(&[1, 2, 6]), t(&[1, 2, 6])]);
+        refused(&[], &[t(&[1, 3, 2, 4]), t(&[1, 2, 2, 4]), t(&[1, 2, 2, 4])]);
+        refused(&[], &[t(&[1, 1, 2, 4]), t(&[1, 1, 0, 4]), t(&[1, 1, 0, 4])]);
+        let four = || t(&[1, 1, 2, 4]);
+        refused(&[], &[four(), four(), four(), t(&[3, 2])]);
+        refused(&[], &[four(), four(), four(), None, four()]);
+        refused(&[("scale", Attr::Float(f32::NAN))], &[four(), four(), four()]);
+    }
+
+    #[test]
+    fn a_quarter_turn_swaps_the_members_of_a_pair() {
+        let x = || floats(&[1, 1, 1, 5], &[1.0, 2.0, 3.0, 4.0, 5.0]);
+        let (cos, sin) = (|| floats(&[1, 1, 2], &[0.0, 0.0]), || floats(&[1, 1, 2], &[1.0, 1.0]));
+        for (interleaved, want) in [(0, [-3.0, -4.0, 1.0, 2.0, 5.0]), (1, [-2.0, 1.0, -4.0, 3.0, 5.0])] {
+            let attributes = [("interleaved", Attr::Int(interleaved)), ("rotary_embedding_dim", Attr::Int(4))];
+            let y = run("RotaryEmbedding", 23, &attributes, &[x(), cos(), sin()]).unwrap();
+            assert_eq!(y[0].as_f32().unwrap(), want);
+        }
+        let positions = Some(Tensor::i64(vec![1, 1], vec![1]).unwrap());
+        let attributes = [("rotary_embedding_dim", Attr::Int(4))];
+        let one_row = || floats(&[1, 2], &[1.0, 1.0]);
+        run("RotaryEmbedding", 23, &attributes, &[x(), one_row(), one_row(), positions]).unwrap_err();
+        run("RotaryEmbedding", 23, &[], &[x(), cos(), sin()]).unwrap_err();
+    }
+}

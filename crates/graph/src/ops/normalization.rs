@@ -604,3 +604,62 @@ impl Operator for LpNormalization {
         one(x.div(&if self.p == 1 { safe } else { safe.sqrt() }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netproof_tensor::Tensor;
+
+    use crate::ops::test_support::{Attr, run, run_outputs};
+
+    fn floats(shape: &[usize], values: &[f32]) -> Option<Tensor> {
+        Some(Tensor::f32(shape.to_vec(), values.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn an_even_window_of_channels_reaches_further_up() {
+        let attributes = [
+            ("size", Attr::Int(2)),
+            ("alpha", Attr::Float(2.0)),
+            ("beta", Attr::Float(1.0)),
+            ("bias", Attr::Float(0.0)),
+        ];
+        let y = run("LRN", 13, &attributes, &[floats(&[1, 3], &[1.0, 2.0, 4.0])]).unwrap();
+        for (got, want) in y[0].as_f32().unwrap().iter().zip([1.0 / 5.0, 2.0 / 20.0, 4.0 / 16.0]) {
+            assert!((got - want).abs() < 1e-6, "{got}, must be {want}");
+        }
+    }
+
+    #[test]
+    fn the_norm_of_a_zero_vector_divides_nothing() {
+        for (p, want) in [(1, [0.0, 0.0, 3.0 / 7.0, -4.0 / 7.0]), (2, [0.0, 0.0, 0.6, -0.8])] {
+            let x = floats(&[2, 2], &[0.0, 0.0, 3.0, -4.0]);
+            let y = run("LpNormalization", 1, &[("p", Attr::Int(p))], &[x]).unwrap();
+            for (got, want) in y[0].as_f32().unwrap().iter().zip(want) {
+                assert!((got - want).abs() < 1e-6, "{got}, must be {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let t = |shape: &[usize]| Some(Tensor::zeros(shape.to_vec()).unwrap());
+        let refused = |operator: &str, opset: i64, attributes: &[(&str, Attr)], inputs: &[Option<Tensor>]| {
+            run_outputs(operator, opset, 1, attributes, inputs).expect_err(operator);
+        };
+        let c = |n: usize| t(&[n]);
+        refused("BatchNormalization", 15, &[], &[t(&[2, 3, 4]), c(3), c(3), c(3), c(4)]);
+        refused("BatchNormalization", 15, &[], &[t(&[]), c(1), c(1), c(1), c(1)]);
+        refused("BatchNormalization", 15, &[("epsilon", Attr::Float(-1.0))], &[t(&[2, 3]), c(3), c(3), c(3), c(3)]);
+        refused("LayerNormalization", 17, &[("axis", Attr::Int(2))], &[t(&[2, 3]), c(3)]);
+        refused("LayerNormalization", 17, &[], &[t(&[2, 3]), t(&[2, 2, 3])]);
+        refused("LayerNormalization", 17, &[("stash_type", Attr::Int(7))], &[t(&[2, 3]), c(3)]);
+        refused("InstanceNormalization", 6, &[], &[t(&[2, 3]), c(3), c(3)]);
+        let groups = |n: i64| [("num_groups", Attr::Int(n))];
+        refused("GroupNormalization", 21, &groups(2), &[t(&[2, 3, 4]), c(3), c(3)]);
+        refused("GroupNormalization", 21, &groups(0), &[t(&[2, 3, 4]), c(3), c(3)]);
+        refused("GroupNormalization", 18, &groups(3), &[t(&[2, 6, 4]), c(6), c(6)]);
+        refused("LRN", 13, &[("size", Attr::Int(0))], &[t(&[2, 3, 4])]);
+        refused("LpNormalization", 1, &[("p", Attr::Int(3))], &[t(&[2, 3])]);
+        refused("MeanVarianceNormalization", 13, &[], &[t(&[2, 3])]);
+    }
+}

@@ -488,7 +488,10 @@ fn masks(inputs: Args<'_, Value>, s: &Sizes, cx: &Context) -> OpResult<Option<Ve
 
 #[cfg(test)]
 mod tests {
+    use netproof_tensor::{DType, Elements, Tensor};
+
     use super::*;
+    use crate::ops::test_support::{Attr, run_outputs};
     use crate::real::RealDevice;
 
     #[test]
@@ -524,5 +527,122 @@ mod tests {
         assert_eq!(next("LeakyRelu"), Activation::LeakyRelu(0.3));
         assert_eq!(next("hardsigmoid"), Activation::HardSigmoid(0.7, 0.9));
         assert_eq!(next("HardSigmoid"), Activation::HardSigmoid(0.2, 0.5));
+    }
+
+    const FEATURES: usize = 2;
+    const HIDDEN: usize = 2;
+    const STEPS: usize = 3;
+
+    /// Numbers that differ from each other.
+    fn numbers(start: u32, shape: &[usize]) -> Tensor {
+        let n: usize = shape.iter().product();
+        Tensor::f32(shape.to_vec(), (0..n as u32).map(|i| ((start + i) as f32 * 2.399).sin()).collect()).unwrap()
+    }
+
+    /// The equations of one cell for one sequence, scalar by scalar: outputs of all steps and the last cell.
+    fn by_definition(t: &[Tensor; 7], cell: Cell, example: usize, times: &[usize], clip: f32) -> (Vec<f32>, Vec<f32>) {
+        let v: Vec<&[f32]> = t.iter().map(|t| t.as_f32().unwrap()).collect();
+        let (gates, at) = (cell.gates(), example * HIDDEN);
+        let mut h = v[4][at..at + HIDDEN].to_vec();
+        let mut c = v[5][at..at + HIDDEN].to_vec();
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x.clamp(-clip, clip)).exp());
+        let tanh = |x: f32| x.clamp(-clip, clip).tanh();
+        let mut y = vec![0.0; STEPS * HIDDEN];
+        for &time in times {
+            let x = &v[0][(time * 2 + example) * FEATURES..][..FEATURES];
+            let input = |gate: usize, u: usize| -> f32 {
+                let row = gate * HIDDEN + u;
+                v[3][row] + (0..FEATURES).map(|j| v[1][row * FEATURES + j] * x[j]).sum::<f32>()
+            };
+            let state = |gate: usize, u: usize, h: &[f32]| -> f32 {
+                let row = gate * HIDDEN + u;
+                v[3][gates * HIDDEN + row] + (0..HIDDEN).map(|j| v[2][row * HIDDEN + j] * h[j]).sum::<f32>()
+            };
+            let both = |gate: usize, u: usize| input(gate, u) + state(gate, u, &h);
+            let peep = |which: usize, u: usize, c: f32| v[6][which * HIDDEN + u] * c;
+            let mut next = h.clone();
+            for u in 0..HIDDEN {
+                next[u] = match cell {
+                    Cell::Rnn => tanh(both(0, u)),
+                    Cell::Gru => {
+                        let update = sigmoid(both(0, u));
+                        let gated: Vec<f32> = (0..HIDDEN).map(|j| sigmoid(both(1, j)) * h[j]).collect();
+                        (1.0 - update) * tanh(input(2, u) + state(2, u, &gated)) + update * h[u]
+                    }
+                    Cell::Lstm => {
+                        let gate_in = sigmoid(both(0, u) + peep(0, u, c[u]));
+                        let forget = sigmoid(both(2, u) + peep(2, u, c[u]));
+                        c[u] = forget * c[u] + gate_in * tanh(both(3, u));
+                        sigmoid(both(1, u) + peep(1, u, c[u])) * tanh(c[u])
+                    }
+                };
+            }
+            h = next;
+            y[time * HIDDEN..][..HIDDEN].copy_from_slice(&h);
+        }
+        (y, c)
+    }
+
+    #[test]
+    fn cells_follow_their_equations_in_both_directions_up_to_the_end_of_each_sequence() {
+        for (cell, name) in [(Cell::Rnn, "RNN"), (Cell::Gru, "GRU"), (Cell::Lstm, "LSTM")] {
+            let rows = cell.gates() * HIDDEN;
+            let t = [
+                numbers(1, &[STEPS, 2, FEATURES]),
+                numbers(50, &[1, rows, FEATURES]),
+                numbers(90, &[1, rows, HIDDEN]),
+                numbers(130, &[1, 2 * rows]),
+                numbers(170, &[1, 2, HIDDEN]),
+                numbers(180, &[1, 2, HIDDEN]),
+                numbers(190, &[1, 3 * HIDDEN]),
+            ];
+            let lengths = Tensor::new(DType::I32, vec![2], Elements::Int(vec![3, 2])).unwrap();
+            let [x, w, r, b, h, c, p] = t.clone().map(Some);
+            let mut inputs = vec![x, w, r, b, Some(lengths), h];
+            if cell == Cell::Lstm {
+                inputs.extend([c, p]);
+            }
+            for direction in ["forward", "reverse"] {
+                for clip in [0.4f32, 100.0] {
+                    let attributes = [("direction", Attr::Text(direction)), ("clip", Attr::Float(clip))];
+                    let got = run_outputs(name, 14, cell.most_outputs(), &attributes, &inputs).unwrap();
+                    for (example, length) in [(0, 3), (1, 2)] {
+                        let mut times: Vec<usize> = (0..length).collect();
+                        if direction == "reverse" {
+                            times.reverse();
+                        }
+                        let (y, c) = by_definition(&t, cell, example, &times, clip);
+                        let last = times[length - 1] * HIDDEN;
+                        let near = |got: f32, want: f32| {
+                            assert!((got - want).abs() < 1e-5, "{name} {direction} clip {clip}: {got}, must be {want}");
+                        };
+                        for u in 0..HIDDEN {
+                            for time in 0..STEPS {
+                                near(got[0].as_f32().unwrap()[(time * 2 + example) * HIDDEN + u], y[time * HIDDEN + u]);
+                            }
+                            near(got[1].as_f32().unwrap()[example * HIDDEN + u], y[last + u]);
+                            if cell == Cell::Lstm {
+                                near(got[2].as_f32().unwrap()[example * HIDDEN + u], c[u]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn coupled_gates_forget_what_they_do_not_take_in() {
+        // All weights 0: the input gate is a half, and so is what stays of the cell.
+        let zeros = |shape: &[usize]| Some(Tensor::zeros(shape.to_vec()).unwrap());
+        let mut bias = vec![0.0; 8];
+        bias[2] = 50.0;
+        let cell = Some(Tensor::f32(vec![1, 1, 1], vec![0.6]).unwrap());
+        let bias = Some(Tensor::f32(vec![1, 8], bias).unwrap());
+        let inputs = [zeros(&[1, 1, 1]), zeros(&[1, 4, 1]), zeros(&[1, 4, 1]), bias, None, None, cell];
+        for (coupled, want) in [(0, 0.6), (1, 0.3)] {
+            let y = run_outputs("LSTM", 14, 3, &[("input_forget", Attr::Int(coupled))], &inputs).unwrap();
+            assert!((y[2].as_f32().unwrap()[0] - want).abs() < 1e-6, "{:?}", y[2]);
+        }
     }
 }

@@ -236,4 +236,14 @@ mod tests {
         assert_eq!(y[0].shape(), [2, 2, 1, 1]);
         assert_eq!(y[0].as_i64().unwrap(), [17, 23, 39, 53]);
     }
+
+    #[test]
+    fn each_matrix_of_a_batch_has_its_own_zero_points() {
+        let a = codes(DType::U8, &[2, 1, 2], vec![1, 2, 3, 4]);
+        let b = codes(DType::U8, &[2, 2, 1], vec![5, 6, 7, 8]);
+        let a_zero = codes(DType::U8, &[2, 1, 1], vec![0, 1]);
+        let b_zero = codes(DType::U8, &[2, 1, 1], vec![5, 6]);
+        let y = run("MatMulInteger", 10, &[], &[Some(a), Some(b), Some(a_zero), Some(b_zero)]).unwrap();
+        assert_eq!(y[0].as_i64().unwrap(), [2, 2 + 3 * 2]);
+    }
 }
