@@ -165,13 +165,17 @@ pub(crate) fn sentence(document: &netproof_core::AuditDocument) -> String {
     };
     let mut more = Vec::new();
     if of(Badge::Inconclusive) > 0 {
-        more.push(format!("{} inconclusive", of(Badge::Inconclusive)));
+        more.push(format!(
+            "{} {} inconclusive",
+            of(Badge::Inconclusive),
+            if of(Badge::Inconclusive) == 1 { "is" } else { "are" }
+        ));
     }
     if of(Badge::Failed) > 0 {
         more.push(format!("{} could not run", of(Badge::Failed)));
     }
     if !more.is_empty() {
-        out.push_str(&format!("; {}", more.join(", ")));
+        out.push_str(&format!("; {}", more.join(" and ")));
     }
     let missing = Challenge::ALL
         .into_iter()

@@ -18,8 +18,8 @@ const STYLE: &str = include_str!("style.css");
 pub(crate) const LONG: usize = 8000;
 /// Longest name in a heading or a cell.
 pub(crate) const SHORT: usize = 300;
-/// Part of the page that stays free for what follows the findings.
-const RESERVE: usize = 600_000;
+/// Smallest bound of the page: everything but the findings fits into it, however long the user's texts are.
+const LEAST: usize = 3 << 20;
 
 /// What the page needs beyond the document.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub struct HtmlOptions {
     pub images: BTreeMap<String, Vec<u8>>,
     /// Most rows of one table; the rest is in `audit.json`, and the page says so.
     pub max_table_rows: usize,
-    /// Most bytes of the page. What does not fit is left out with a sentence; at least 1 MiB.
+    /// Most bytes of the page. What does not fit is left out with a sentence; at least 3 MiB.
     pub max_bytes: usize,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Page<'a> {
 /// The same document gives the same bytes.
 pub fn render_html(document: &AuditDocument, cards: &[Card], options: &HtmlOptions) -> String {
     let page = Page::new(document, cards, options);
-    let budget = options.max_bytes.max(1 << 20);
+    let budget = options.max_bytes.max(LEAST);
     let model = meta::name(&document.model).unwrap_or_else(|| "unnamed model".into());
     let mut out = String::with_capacity(200_000);
     out.push_str(&format!(
@@ -75,15 +75,18 @@ pub fn render_html(document: &AuditDocument, cards: &[Card], options: &HtmlOptio
     page.tiles(&mut out);
     page.violations(&mut out);
     page.table(&mut out, budget / 4);
-    page.challenges(&mut out, budget.saturating_sub(RESERVE));
-    page.glossary(&mut out);
-    page.reproduce(&mut out);
-    page.clock(&mut out);
-    out.push_str(&format!(
+    // What follows the findings is written first, so that the findings get exactly the room that is left.
+    let mut tail = String::new();
+    page.glossary(&mut tail);
+    page.reproduce(&mut tail);
+    page.clock(&mut tail);
+    tail.push_str(&format!(
         "</main>\n<footer><p>Made by {}. This page is complete in itself: it loads nothing and runs no script.</p></footer>\n\
          </body>\n</html>\n",
         esc(&shorten(&document.tool, SHORT))
     ));
+    page.challenges(&mut out, budget.saturating_sub(tail.len() + 16_384));
+    out.push_str(&tail);
     out
 }
 
@@ -146,8 +149,8 @@ impl<'a> Page<'a> {
                 format!("<a href=\"#c-{}\">{}</a>", c.id(), c.title())
             };
             out.push_str(&format!("<li class=\"tile t-{}\"><h3>{title}</h3>{}", badge.class(), badge.html()));
-            // The worst finding with a figure speaks for the challenge; among equals, the first.
-            let lead = findings.iter().filter(|f| measure(f.0).is_some()).min_by_key(|f| Badge::of(f.0));
+            // The first finding of the challenge's own verdict speaks for it, if it has a figure.
+            let lead = findings.iter().find(|f| measure(f.0).is_some() && Badge::of(f.0) == badge);
             if let Some((f, m)) = lead.and_then(|f| measure(f.0).map(|m| (f.0, m))) {
                 let unit = if m.unit.is_empty() { String::new() } else { format!(" {}", esc(&shorten(&m.unit, 40))) };
                 out.push_str(&format!(
@@ -158,7 +161,10 @@ impl<'a> Page<'a> {
             }
             let counts: Vec<String> = tally(findings.iter().map(|f| f.0))
                 .into_iter()
-                .map(|(b, n)| format!("{} {}", count(n as u64), b.word().to_lowercase()))
+                .map(|(b, n)| {
+                    let plural = if b == Badge::Concern && n > 1 { "s" } else { "" };
+                    format!("{} {}{plural}", count(n as u64), b.word().to_lowercase())
+                })
                 .collect();
             if findings.len() > 1 {
                 out.push_str(&format!("<p class=\"tally\">{}</p>", counts.join(", ")));
@@ -341,7 +347,7 @@ impl<'a> Page<'a> {
                 out.push_str(&format!(
                     "<div class=\"{class}\"><dt><bdi>{}</bdi></dt><dd><bdi>{}</bdi></dd></div>",
                     esc(&shorten(&meta::key(k), 120)),
-                    esc(&shorten(&text, 1500))
+                    esc(&shorten(&text, 600))
                 ));
             }
             out.push_str("</dl>\n");

@@ -11,8 +11,6 @@ mod svg;
 
 use netproof_core::{Plot, PlotKind};
 
-#[cfg(test)]
-pub(crate) use matrix::shade_class;
 pub(crate) use strip::strip;
 
 /// One entry of a legend.

@@ -20,7 +20,7 @@ pub(super) fn render(page: &Page<'_>, evidence: &[Evidence], plots: &mut usize) 
     if evidence.is_empty() {
         return String::new();
     }
-    let mut out = String::from("<div class=\"evidence\">\n");
+    let mut out = format!("<div class=\"evidence{}\">\n", if evidence.len() == 1 { " single" } else { "" });
     for e in evidence.iter().take(PIECES) {
         match e {
             Evidence::Plot(p) => figure(p, plots, &mut out),
@@ -175,6 +175,7 @@ fn table(page: &Page<'_>, t: &Table, out: &mut String) {
         for (c, cell) in row.iter().take(width).enumerate() {
             let right = numeric.get(c) == Some(&true);
             let text = match cell {
+                Cell::Count(n) if t.columns.get(c).is_some_and(|name| names_rows(name)) => n.to_string(),
                 Cell::Count(n) => count(*n),
                 Cell::Number(v) => match digits.get(c).copied().flatten() {
                     Some(d) if v.is_finite() => fixed(*v, d),
@@ -208,6 +209,12 @@ fn table(page: &Page<'_>, t: &Table, out: &mut String) {
         ));
     }
     out.push_str("</div>\n");
+}
+
+/// Whether a column holds ids, which are names and not amounts.
+fn names_rows(column: &str) -> bool {
+    let name = column.to_lowercase();
+    matches!(name.as_str(), "row" | "id") || name.ends_with(" id") || name.ends_with(" row")
 }
 
 fn rows(page: &Page<'_>, title: &str, ids: &[u64], out: &mut String) {

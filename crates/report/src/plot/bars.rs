@@ -95,7 +95,7 @@ pub(super) fn draw(plot: &Plot, id: &str, forest: bool) -> Drawing {
     let names = rows.iter().map(|r| text_width(&r.name)).fold(0.0, f64::max);
     let left = names.clamp(20.0, 150.0) + 10.0;
     let texts = marks().map(|m| text_width(&numbers(m, shared, forest))).fold(0.0, f64::max).min(150.0);
-    let right = WIDTH - texts - 12.0;
+    let right = WIDTH - texts - 18.0;
     let scale = scale.between(left, right);
     let top = if plot.reference.is_some() { 22.0 } else { 8.0 };
     let bottom = top + pitch * rows.len().max(1) as f64;

@@ -135,20 +135,19 @@ pub(super) fn draw(plot: &Plot, id: &str, joined: bool) -> Drawing {
         }
         let dots = !joined || points.len() <= 24;
         for (p, at) in marks.iter().zip(&points).filter(|_| dots) {
-            if !joined {
-                if let (Some(a), Some(b)) =
+            if !joined
+                && let (Some(a), Some(b)) =
                     (p.mark.low.and_then(|v| frame.y.at(v)), p.mark.high.and_then(|v| frame.y.at(v)))
-                {
-                    svg.line((at.0, a), (at.0, b), &format!("wh {class}"));
-                }
+            {
+                svg.line((at.0, a), (at.0, b), &format!("wh {class}"));
             }
             let text = if drawn <= TIPS { tip(series, p.x, p.mark) } else { String::new() };
             svg.circle(*at, if drawn > 300 { 2.0 } else { 3.2 }, &format!("dot {class}"), &text);
         }
-        if let (Some(l), Some(at)) = (&labels, points.last()) {
-            if let Some(name) = l.get(i) {
-                svg.text((frame.right + 8.0, at.1 + 4.0), Anchor::Start, &format!("dl {class}"), name, 130.0);
-            }
+        if let (Some(l), Some(at)) = (&labels, points.last())
+            && let Some(name) = l.get(i)
+        {
+            svg.text((frame.right + 8.0, at.1 + 4.0), Anchor::Start, &format!("dl {class}"), name, 130.0);
         }
     }
     if usable == 0 {

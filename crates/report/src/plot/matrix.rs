@@ -12,10 +12,10 @@ const SIDE: usize = 40;
 const NUMBERED: usize = 14;
 
 /// Shades with another text colour. `style.css` gives all three at least 4.5:1 in both themes; a test computes it.
-pub(crate) const SHADE_LIMITS: (f64, f64) = (0.62, 0.75);
+const SHADE_LIMITS: (f64, f64) = (0.62, 0.75);
 
 /// Class of the text in a cell of this shade.
-pub(crate) fn shade_class(shade: f64) -> &'static str {
+fn shade_class(shade: f64) -> &'static str {
     if shade <= SHADE_LIMITS.0 {
         "lo"
     } else if shade <= SHADE_LIMITS.1 {

@@ -49,8 +49,9 @@ pub(super) fn draw(plot: &Plot, id: &str) -> Drawing {
 
     let mut legend = Vec::new();
     let mut dropped = 0;
-    for (i, series) in plot.series.iter().enumerate() {
-        let class = series_class(i);
+    let mut drawn = 0;
+    for series in &plot.series {
+        let class = series_class(drawn);
         let points: Vec<_> =
             series.marks.iter().filter_map(|m| Some((frame.x.at(m.x?)?, frame.y.at(m.y)?, m))).collect();
         dropped += series.marks.iter().filter(|m| m.n != Some(0)).count().saturating_sub(points.len());
@@ -62,6 +63,7 @@ pub(super) fn draw(plot: &Plot, id: &str) -> Drawing {
             legend.push(Key { class: "grey".into(), name: series.name.clone(), line: false });
             continue;
         }
+        drawn += 1;
         for (px, low, high) in ends {
             svg.line((px, low), (px, high), &format!("wh {class}"));
         }
