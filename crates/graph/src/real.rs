@@ -434,28 +434,6 @@ impl Real {
         Self::wrap(t, shape)
     }
 
-    /// Gradient of [`Real::conv`] with respect to the input, of which `self` gives the shape.
-    pub(crate) fn conv_input_gradient(&self, weight: &Self, gradient: &Self, o: &Window) -> Self {
-        let (x, w, g) = (self.tensor.clone(), weight.tensor.clone(), gradient.tensor.clone());
-        let t = match self.rank() {
-            3 => Dispatch::conv1d_x_backward(x, w, g, o.conv::<1>()),
-            4 => Dispatch::conv2d_x_backward(x, w, g, o.conv::<2>()),
-            _ => Dispatch::conv3d_x_backward(x, w, g, o.conv::<3>()),
-        };
-        Self::wrap(t, self.shape.clone())
-    }
-
-    /// Gradient of [`Real::conv`] with respect to the weight.
-    pub(crate) fn conv_weight_gradient(&self, weight: &Self, gradient: &Self, o: &Window) -> Self {
-        let (x, w, g) = (self.tensor.clone(), weight.tensor.clone(), gradient.tensor.clone());
-        let t = match self.rank() {
-            3 => Dispatch::conv1d_weight_backward(x, w, g, o.conv::<1>()),
-            4 => Dispatch::conv2d_weight_backward(x, w, g, o.conv::<2>()),
-            _ => Dispatch::conv3d_weight_backward(x, w, g, o.conv::<3>()),
-        };
-        Self::wrap(t, weight.shape.clone())
-    }
-
     /// Transposed convolution; `o.padding` symmetric, `extra` added at the end of each spatial axis.
     pub(crate) fn conv_transpose(&self, weight: &Self, bias: Option<&Self>, o: &Window, extra: &[usize]) -> Self {
         let (x, w, b) = (self.tensor.clone(), weight.tensor.clone(), bias.map(|b| b.tensor.clone()));

@@ -22,6 +22,18 @@ fn correlate(x: &Real, weight: &Real, bias: Option<&Real>, window: &Window) -> R
 /// The transpose of [`correlate`]: the gradient of an input whose spatial axes have `sizes` elements.
 pub(super) fn spread(gradient: &Real, weight: &Real, window: &Window, sizes: &[usize]) -> Real {
     let rank = sizes.len();
+    // One channel per group at stride 1: the turned kernel slides back over the gradient, several times as fast.
+    let reach = |i: usize| window.dilation[i] * (weight.shape()[i + 2] - 1);
+    let depthwise = weight.shape()[1] == 1 && weight.shape()[0] == window.groups;
+    let within = (0..rank).all(|i| window.stride[i] == 1 && window.padding[i].0.max(window.padding[i].1) <= reach(i));
+    if depthwise && within {
+        let padding = (0..rank).map(|i| (reach(i) - window.padding[i].0, reach(i) - window.padding[i].1)).collect();
+        let turned = (0..rank).fold(weight.clone(), |w, i| {
+            let back: Vec<usize> = (0..w.shape()[i + 2]).rev().collect();
+            w.select(i + 2, &back)
+        });
+        return correlate(gradient, &turned, None, &Window { padding, ..window.clone() });
+    }
     // What no window reaches behind its last element.
     let rest: Vec<usize> = (0..rank)
         .map(|i| {

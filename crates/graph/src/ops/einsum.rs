@@ -407,7 +407,8 @@ mod tests {
     /// The host sums over all labels at once, the device multiplies pairs: two ways to one answer.
     #[test]
     fn pairs_of_products_agree_with_the_sum_over_all_labels() {
-        let cases: [(&'static str, &[&[usize]], &[usize]); 22] = [
+        type Case = (&'static str, &'static [&'static [usize]], &'static [usize]);
+        let cases: [Case; 22] = [
             ("ij->ji", &[&[2, 3]], &[3, 2]),
             ("ij->i", &[&[2, 3]], &[2]),
             ("ij", &[&[2, 3]], &[2, 3]),

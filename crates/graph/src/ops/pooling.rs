@@ -8,7 +8,7 @@ use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Valu
 use crate::real::{Real, Window};
 
 use super::convolution::spread;
-use super::window::{Geometry, Sliding, cut, pad};
+use super::window::{Exact, Geometry, Sliding, cut, pad};
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "AveragePool", build: AveragePool::build },
@@ -122,7 +122,7 @@ struct OnDevice {
     kernel: [usize; 2],
     window: Window,
     /// Padding with -inf, and the part of the padded input that windows reach; none where the kernel pads itself.
-    exact: Option<(Vec<(usize, usize)>, Vec<usize>)>,
+    exact: Option<Exact>,
 }
 
 impl OnDevice {
@@ -809,7 +809,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let x = Some(tensor(&[1, 1, 4], 1));
-        let pool = |attributes: &[(&str, Attr)]| run("MaxPool", 12, attributes, &[x.clone()]);
+        let pool = |attributes: &[(&str, Attr)]| run("MaxPool", 12, attributes, std::slice::from_ref(&x));
         assert!(pool(&[]).unwrap_err().contains("kernel_shape"));
         assert!(pool(&[("kernel_shape", ints(&[5]))]).unwrap_err().contains("does not fit"));
         assert!(pool(&[("kernel_shape", ints(&[2, 2]))]).is_err());

@@ -179,6 +179,9 @@ impl Sliding {
     }
 }
 
+/// Padding that the last window reaches, and how many elements of the input any window reaches, on each axis.
+pub(super) type Exact = (Vec<(usize, usize)>, Vec<usize>);
+
 /// Windows over given spatial axes.
 #[derive(Debug, Clone)]
 pub(super) struct Geometry {
@@ -211,9 +214,8 @@ impl Geometry {
         self.output[i].saturating_sub(1) * self.stride[i] + self.extent(i)
     }
 
-    /// The same windows with every one of them full: padding that the last window reaches, and how many elements of
-    /// the input any window reaches.
-    pub(super) fn exact(&self) -> (Vec<(usize, usize)>, Vec<usize>) {
+    /// The same windows with every one of them full.
+    pub(super) fn exact(&self) -> Exact {
         let mut padding = Vec::with_capacity(self.rank());
         let mut kept = Vec::with_capacity(self.rank());
         for i in 0..self.rank() {
