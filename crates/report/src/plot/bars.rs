@@ -8,7 +8,7 @@ use super::{Drawing, Key, series_class};
 use crate::number::{column_decimals, count, decimals, fixed, plain};
 
 /// Outer width.
-const WIDTH: f64 = 480.0;
+const WIDTH: f64 = 430.0;
 /// More rows than this are cut, with a note.
 const ROWS: usize = 60;
 
@@ -93,7 +93,7 @@ pub(super) fn draw(plot: &Plot, id: &str, forest: bool) -> Drawing {
     let shared = column_decimals(&marks().map(|m| m.y).collect::<Vec<_>>());
 
     let names = rows.iter().map(|r| text_width(&r.name)).fold(0.0, f64::max);
-    let left = names.clamp(20.0, 150.0) + 10.0;
+    let left = names.clamp(20.0, 130.0) + 10.0;
     let texts = marks().map(|m| text_width(&numbers(m, shared, forest))).fold(0.0, f64::max).min(150.0);
     let right = WIDTH - texts - 18.0;
     let scale = scale.between(left, right);

@@ -9,7 +9,7 @@ use super::{Drawing, Key, series_class};
 use crate::number::plain;
 
 /// Outer size.
-const SIZE: (f64, f64) = (480.0, 320.0);
+const SIZE: (f64, f64) = (430.0, 300.0);
 /// A line has no more marks than this; the paper has no more columns.
 const LINE_MARKS: usize = 480;
 /// A cloud has no more points than this, all series together.
@@ -151,7 +151,7 @@ pub(super) fn draw(plot: &Plot, id: &str, joined: bool) -> Drawing {
         }
     }
     if usable == 0 {
-        svg.text(((frame.left + frame.right) / 2.0, 150.0), Anchor::Middle, "lb", "no values", 200.0);
+        svg.text(((frame.left + frame.right) / 2.0, 140.0), Anchor::Middle, "lb", "no values", 200.0);
     }
     let description = format!(
         "{} of {} over {}, {} series, {} values.",

@@ -70,9 +70,9 @@ pub(super) fn draw(plot: &Plot, id: &str, rows: &[String], columns: &[String], v
     let names = rs.iter().filter_map(|r| rows.get(*r)).map(|n| text_width(n)).fold(0.0, f64::max);
     let left = names.clamp(20.0, 110.0) + 8.0;
     let cell = if numbered {
-        ((520.0 - left) / cs.len().max(1) as f64).clamp(34.0, 64.0)
+        ((450.0 - left) / cs.len().max(1) as f64).clamp(32.0, 60.0)
     } else {
-        ((600.0 - left) / cs.len().max(1) as f64).clamp(10.0, 30.0)
+        ((560.0 - left) / cs.len().max(1) as f64).clamp(10.0, 30.0)
     };
     let height = if numbered { cell.min(38.0) } else { cell };
     let column_names = cs.iter().filter_map(|c| columns.get(*c)).map(|n| text_width(n)).fold(0.0, f64::max);

@@ -12,7 +12,7 @@ use super::{Drawing, Key, series_class};
 use crate::number::{count, plain};
 
 /// Outer size of the square diagram with its labels.
-const SIZE: (f64, f64) = (400.0, 400.0);
+const SIZE: (f64, f64) = (390.0, 390.0);
 /// Height of the counts below.
 const COUNTS: f64 = 56.0;
 
