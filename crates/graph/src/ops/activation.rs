@@ -346,8 +346,7 @@ fn clip(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
 impl Clip {
     fn bounds(&self, inputs: Args<'_, Value>) -> OpResult<(Option<f32>, Option<f32>)> {
         if let Some((low, high)) = self.attributes {
-            // The extreme floats are the defaults: no bound, so that infinities pass as from opset 11.
-            return Ok(((low != f32::MIN).then_some(low), (high != f32::MAX).then_some(high)));
+            return Ok((Some(low), Some(high)));
         }
         let bound = |i: usize| inputs.get(i).map(|_| inputs.scalar(i, 0.0)).transpose();
         Ok((bound(1)?, bound(2)?))
@@ -417,7 +416,9 @@ impl Operator for Clip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::test_support::run;
     use crate::real::RealDevice;
+    use netproof_tensor::{Elements, Tensor};
 
     const CURVES: [Curve; 12] = [
         Curve::Celu { alpha: 2.0 },
@@ -453,5 +454,21 @@ mod tests {
         let y = Curve::Elu { alpha: 1.0, scale: 1.0 }.value(&real(&[-1e-6, -1.0])).to_vec();
         assert!((f64::from(y[0]) - (-1e-6f64).exp_m1()).abs() < 1e-12);
         assert!((f64::from(y[1]) - (-1f64).exp_m1()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn crossed_bounds_give_the_upper_one_and_integers_are_clipped_too() {
+        let f = |v: &[f32]| Some(Tensor::f32(vec![v.len()], v.to_vec()).unwrap());
+        let y = run("Clip", 13, &[], &[f(&[-1.0, 5.0, 9.0]), f(&[6.0]), f(&[4.0])]).unwrap();
+        assert_eq!(y[0].as_f32().unwrap(), [4.0; 3]);
+        let y = run("Clip", 13, &[], &[f(&[-1.0, 5.0]), None, f(&[4.0])]).unwrap();
+        assert_eq!(y[0].as_f32().unwrap(), [-1.0, 4.0]);
+        let wide = |v: &[i64]| Some(Tensor::new(DType::U64, vec![v.len()], Elements::Int(v.to_vec())).unwrap());
+        let y = run("Clip", 13, &[], &[wide(&[0, -1]), wide(&[2]), wide(&[7])]).unwrap();
+        assert_eq!(y[0].as_i64().unwrap(), [2, 7]);
+        // Before opset 11 the default bounds are the extreme floats, so infinities do not pass.
+        let y = run("Clip", 6, &[], &[f(&[f32::INFINITY, f32::NEG_INFINITY])]).unwrap();
+        assert_eq!(y[0].as_f32().unwrap(), [f32::MAX, f32::MIN]);
+        assert!(run("Clip", 13, &[], &[f(&[1.0]), f(&[0.0, 1.0])]).is_err());
     }
 }

@@ -469,6 +469,16 @@ fn larger(new: &Real, old: &Real) -> Real {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::test_support::{Attr, run};
+    use netproof_tensor::{Elements, Tensor};
+
+    fn int(dtype: DType, values: &[i64]) -> Option<Tensor> {
+        Some(Tensor::new(dtype, vec![values.len()], Elements::Int(values.to_vec())).unwrap())
+    }
+
+    fn result(operator: &str, attributes: &[(&str, Attr)], inputs: &[Option<Tensor>]) -> Result<Vec<i64>, String> {
+        run(operator, 14, attributes, inputs).map(|y| y[0].as_i64().unwrap().to_vec())
+    }
 
     #[test]
     fn integer_powers_wrap_and_cut() {
@@ -487,5 +497,49 @@ mod tests {
         assert!(old(Some(2)).second_shape(&[2, 3, 4], &[3, 4]).is_err());
         assert!(old(None).second_shape(&[3], &[2, 3]).is_err());
         assert!(Broadcasting::Legacy { enabled: false, axis: None }.second_shape(&[2, 3], &[3]).is_err());
+    }
+
+    #[test]
+    fn integers_wrap_at_their_width_and_divide_toward_zero() {
+        let pair = |dtype, a: &[i64], b: &[i64]| [int(dtype, a), int(dtype, b)];
+        assert_eq!(result("Add", &[], &pair(DType::I8, &[127, -128], &[1, -1])), Ok(vec![-128, 127]));
+        assert_eq!(result("Sub", &[], &pair(DType::U8, &[0], &[1])), Ok(vec![255]));
+        assert_eq!(result("Mul", &[], &pair(DType::U16, &[65535], &[65535])), Ok(vec![1]));
+        assert_eq!(result("Div", &[], &pair(DType::I32, &[-7, 7], &[2, -2])), Ok(vec![-3, -3]));
+        assert_eq!(result("Div", &[], &pair(DType::I64, &[i64::MIN], &[-1])), Ok(vec![i64::MIN]));
+        assert_eq!(result("Div", &[], &pair(DType::U64, &[-1], &[2])), Ok(vec![i64::MAX]));
+        assert_eq!(result("Max", &[], &pair(DType::U64, &[-1], &[2])), Ok(vec![-1]));
+        assert_eq!(result("Min", &[], &pair(DType::I64, &[-1], &[2])), Ok(vec![-1]));
+        assert!(result("Div", &[], &pair(DType::I32, &[1], &[0])).unwrap_err().contains("division by zero"));
+        assert!(result("Mod", &[], &pair(DType::I32, &[1], &[0])).unwrap_err().contains("division by zero"));
+        assert_eq!(result("Abs", &[], &[int(DType::I8, &[-128, -3])]), Ok(vec![-128, 3]));
+        assert!(result("Neg", &[], &[int(DType::U8, &[1])]).is_err());
+    }
+
+    #[test]
+    fn the_remainder_has_the_sign_of_its_style() {
+        let inputs = [int(DType::I64, &[-7, 7, -6, -7]), int(DType::I64, &[3, -3, 3, -3])];
+        assert_eq!(result("Mod", &[], &inputs), Ok(vec![2, -2, 0, -1]));
+        assert_eq!(result("Mod", &[("fmod", Attr::Int(1))], &inputs), Ok(vec![-1, 1, 0, -1]));
+        let floats = [-5.5, 2.0].map(|v| Some(Tensor::f32(vec![], vec![v]).unwrap()));
+        assert_eq!(run("Mod", 13, &[("fmod", Attr::Int(1))], &floats).unwrap()[0].as_f32().unwrap(), [-1.5]);
+        assert!(run("Mod", 13, &[], &floats).unwrap_err().contains("fmod"));
+    }
+
+    #[test]
+    fn a_power_has_the_type_of_its_base() {
+        let half = Some(Tensor::f32(vec![], vec![0.5]).unwrap());
+        assert_eq!(result("Pow", &[], &[int(DType::I32, &[10, 16]), half]), Ok(vec![3, 4]));
+        let base = Some(Tensor::f32(vec![2], vec![-2.0, 3.0]).unwrap());
+        assert_eq!(run("Pow", 15, &[], &[base, int(DType::I64, &[5])]).unwrap()[0].as_f32().unwrap(), [-32.0, 243.0]);
+    }
+
+    #[test]
+    fn shapes_and_types_that_do_not_fit_are_refused() {
+        let zeros = |shape: &[usize]| Some(Tensor::zeros(shape.to_vec()).unwrap());
+        assert!(run("Add", 14, &[], &[zeros(&[2]), zeros(&[3])]).is_err());
+        assert!(run("Add", 14, &[], &[zeros(&[2]), int(DType::I64, &[1, 2])]).is_err());
+        assert!(run("Add", 14, &[], &[zeros(&[1 << 16, 1]), zeros(&[1 << 16])]).unwrap_err().contains("limit"));
+        assert!(run("Add", 14, &[], &[zeros(&[2])]).is_err());
     }
 }

@@ -224,6 +224,16 @@ fn mask(inputs: Args<'_, Value>, cx: &Context) -> OpResult<Mask> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::test_support::{Attr, run};
+
+    fn floats(v: &[f32]) -> Option<Tensor> {
+        Some(Tensor::f32(vec![v.len()], v.to_vec()).unwrap())
+    }
+
+    fn texts(v: &[&str]) -> Option<Tensor> {
+        let v: Vec<String> = v.iter().map(|s| (*s).to_owned()).collect();
+        Some(Tensor::new(DType::Text, vec![v.len()], Elements::Text(v)).unwrap())
+    }
 
     #[test]
     fn nothing_compares_with_nan() {
@@ -231,5 +241,34 @@ mod tests {
             assert!(!kind.holds(&f32::NAN, &1.0) && !kind.holds(&1.0, &f32::NAN) && !kind.holds(&f32::NAN, &f32::NAN));
         }
         assert!(Kind::GreaterOrEqual.holds(&1, &1) && !Kind::Greater.holds(&1, &1) && Kind::Less.holds(&0, &1));
+    }
+
+    #[test]
+    fn every_type_is_chosen_from_and_a_nan_not_taken_stays_out() {
+        let c = || Some(Tensor::bool(vec![2], vec![true, false]).unwrap());
+        let y = run("Where", 16, &[], &[c(), texts(&["a"]), texts(&["b", "c"])]).unwrap();
+        assert_eq!(y[0].as_text().unwrap(), ["a", "c"]);
+        let y = run("Where", 16, &[], &[c(), floats(&[1.0, f32::NAN]), floats(&[f32::NAN, 2.0])]).unwrap();
+        assert_eq!(y[0].as_f32().unwrap(), [1.0, 2.0]);
+        assert!(run("Where", 16, &[], &[c(), texts(&["a"]), floats(&[1.0])]).is_err());
+    }
+
+    #[test]
+    fn texts_are_equal_or_not_and_large_unsigned_numbers_are_large() {
+        let y = run("Equal", 19, &[], &[texts(&["a", "b"]), texts(&["a"])]).unwrap();
+        assert_eq!(y[0].as_bool().unwrap(), [true, false]);
+        let wide = |v| Some(Tensor::new(DType::U64, vec![1], Elements::Int(vec![v])).unwrap());
+        assert_eq!(run("Greater", 13, &[], &[wide(-1), wide(1)]).unwrap()[0].as_bool().unwrap(), [true]);
+        assert!(run("Greater", 13, &[], &[texts(&["a"]), texts(&["a"])]).is_err());
+        assert!(run("And", 7, &[], &[floats(&[1.0]), floats(&[1.0])]).is_err());
+    }
+
+    #[test]
+    fn infinities_are_told_apart() {
+        let x = || floats(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0]);
+        let find = |attribute| run("IsInf", 20, &[(attribute, Attr::Int(0))], &[x()]).unwrap()[0].clone();
+        assert_eq!(find("detect_negative").as_bool().unwrap(), [true, false, false, false]);
+        assert_eq!(find("detect_positive").as_bool().unwrap(), [false, true, false, false]);
+        assert_eq!(run("IsNaN", 20, &[], &[x()]).unwrap()[0].as_bool().unwrap(), [false, false, true, false]);
     }
 }

@@ -554,6 +554,7 @@ impl Operator for CumSum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::test_support::{Attr, run, run_outputs};
     use crate::real::RealDevice;
 
     fn real(shape: &[usize], v: &[f32]) -> Real {
@@ -611,5 +612,72 @@ mod tests {
             let y = CumSum { exclusive, reverse }.eval(Args(&x), &facts, &cx).unwrap();
             assert_eq!(y[0].to_host().as_f32().unwrap(), want);
         }
+    }
+
+    #[test]
+    fn nothing_reduces_to_the_neutral_element() {
+        let x = || Some(Tensor::zeros(vec![2, 0, 3]).unwrap());
+        for (operator, want) in [
+            ("ReduceSum", 0.0),
+            ("ReduceProd", 1.0),
+            ("ReduceMax", f32::NEG_INFINITY),
+            ("ReduceMin", f32::INFINITY),
+            ("ReduceLogSum", f32::NEG_INFINITY),
+            ("ReduceL2", 0.0),
+        ] {
+            let y = run(operator, 11, &[("axes", Attr::Ints(vec![1]))], &[x()]).unwrap();
+            assert_eq!((y[0].shape(), y[0].as_f32().unwrap()), (&[2, 1, 3][..], &[want; 6][..]), "{operator}");
+        }
+        let bytes = Some(Tensor::new(DType::I8, vec![0], Elements::Int(vec![])).unwrap());
+        assert_eq!(run("ReduceMax", 18, &[], std::slice::from_ref(&bytes)).unwrap()[0].as_i64().unwrap(), [-128]);
+        assert!(run("ReduceMean", 18, &[], std::slice::from_ref(&bytes)).is_err());
+        assert!(run("ArgMax", 13, &[], &[bytes]).is_err());
+    }
+
+    #[test]
+    fn axes_come_from_where_the_opset_says() {
+        let x = || Some(Tensor::f32(vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap());
+        let axes = || Some(Tensor::i64(vec![1], vec![-1]).unwrap());
+        let none = || Some(Tensor::i64(vec![0], vec![]).unwrap());
+        let values = |y: Result<Vec<Tensor>, String>| y.map(|y| y[0].as_f32().unwrap().to_vec());
+        assert_eq!(values(run("ReduceSum", 13, &[], &[x(), axes()])), Ok(vec![3.0, 7.0]));
+        assert_eq!(values(run("ReduceMean", 18, &[], &[x(), axes()])), Ok(vec![1.5, 3.5]));
+        assert!(run("ReduceMean", 13, &[], &[x(), axes()]).is_err());
+        assert!(run("ReduceSum", 13, &[("axes", Attr::Ints(vec![0]))], &[x()]).is_err());
+        assert_eq!(values(run("ReduceSum", 13, &[], &[x(), none()])), Ok(vec![10.0]));
+        let noop = [("noop_with_empty_axes", Attr::Int(1))];
+        assert_eq!(values(run("ReduceSum", 13, &noop, &[x(), none()])), Ok(vec![1.0, 2.0, 3.0, 4.0]));
+        let twice = [("axes", Attr::Ints(vec![1, -1]))];
+        assert!(run("ReduceMean", 13, &twice, &[x()]).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn extremes_are_found_where_they_are_first_or_last() {
+        let x = |v: &[f32]| Some(Tensor::f32(vec![v.len()], v.to_vec()).unwrap());
+        let find = |operator, last, v: &[f32]| {
+            let attributes = [("select_last_index", Attr::Int(last))];
+            run(operator, 13, &attributes, &[x(v)]).unwrap()[0].as_i64().unwrap()[0]
+        };
+        assert_eq!(find("ArgMax", 0, &[1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(find("ArgMax", 1, &[1.0, 3.0, 3.0, 2.0]), 2);
+        assert_eq!(find("ArgMin", 1, &[1.0, 3.0, 1.0, 2.0]), 2);
+        for operator in ["ArgMax", "ArgMin"] {
+            assert_eq!(find(operator, 0, &[1.0, f32::NAN, f32::NAN, 9.0]), 1);
+        }
+    }
+
+    #[test]
+    fn the_k_largest_keep_the_order_of_ties_and_bear_nan() {
+        let top = |largest, k, v: &[f32]| {
+            let x = Some(Tensor::f32(vec![v.len()], v.to_vec()).unwrap());
+            let k = Some(Tensor::i64(vec![1], vec![k]).unwrap());
+            let y = run_outputs("TopK", 11, 2, &[("largest", Attr::Int(largest))], &[x, k])?;
+            Ok::<_, String>(y[1].as_i64().unwrap().to_vec())
+        };
+        assert_eq!(top(1, 3, &[1.0, 2.0, 2.0, 0.0]), Ok(vec![1, 2, 0]));
+        assert_eq!(top(0, 3, &[1.0, 0.0, 2.0, 0.0]), Ok(vec![1, 3, 0]));
+        assert_eq!(top(1, 2, &[1.0, f32::NAN, 2.0]), Ok(vec![1, 2]));
+        assert_eq!(top(0, 3, &[1.0, f32::NAN, 0.5]), Ok(vec![2, 0, 1]));
+        assert!(top(1, 4, &[1.0]).unwrap_err().contains("k = 4") && top(1, -1, &[1.0]).is_err());
     }
 }
