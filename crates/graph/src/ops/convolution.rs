@@ -550,6 +550,43 @@ mod tests {
     }
 
     #[test]
+    fn the_odd_padding_lies_at_the_end_or_at_the_beginning() {
+        let t = |v: &[f32]| Some(Tensor::f32(vec![1, 1, v.len()], v.to_vec()).unwrap());
+        let line = |operator: &str, attributes: &[(&str, Attr)], x: &[f32], w: &[f32]| {
+            run(operator, 11, attributes, &[t(x), t(w)]).unwrap()[0].as_f32().unwrap().to_vec()
+        };
+        let x = [1.0, 2.0, 3.0, 4.0];
+        let upper = || ("auto_pad", Attr::Text("SAME_UPPER"));
+        let lower = || ("auto_pad", Attr::Text("SAME_LOWER"));
+        assert_eq!(line("Conv", &[upper()], &x, &[1.0, 10.0]), [21.0, 32.0, 43.0, 4.0]);
+        assert_eq!(line("Conv", &[lower()], &x, &[1.0, 10.0]), [10.0, 21.0, 32.0, 43.0]);
+        assert_eq!(line("Conv", &[("auto_pad", Attr::Text("VALID"))], &x, &[1.0, 10.0]), [21.0, 32.0, 43.0]);
+        // Spread in full: 1, 10, 102, 20, 200.
+        let stride = || ("strides", Attr::Ints(vec![2]));
+        let (x, w) = ([1.0, 2.0], [1.0, 10.0, 100.0]);
+        assert_eq!(line("ConvTranspose", &[upper(), stride()], &x, &w), [1.0, 10.0, 102.0, 20.0]);
+        assert_eq!(line("ConvTranspose", &[lower(), stride()], &x, &w), [10.0, 102.0, 20.0, 200.0]);
+        let shape = |n| ("output_shape", Attr::Ints(vec![n]));
+        assert_eq!(line("ConvTranspose", &[shape(4), stride()], &x, &w), [10.0, 102.0, 20.0, 200.0]);
+        assert_eq!(line("ConvTranspose", &[shape(7), stride()], &x, &w), [1.0, 10.0, 102.0, 20.0, 200.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn products_are_counted_once_for_each_group() {
+        let fact = |s: &[usize]| Fact::new(netproof_tensor::DType::F32, s.to_vec());
+        let sliding = || Sliding::of([vec![3, 3], vec![1; 2], vec![1; 2]], vec![0; 4], false);
+        let inputs = [Some(fact(&[2, 4, 5, 5])), Some(fact(&[6, 2, 3, 3]))];
+        let conv = Conv { sliding: sliding(), groups: 2 };
+        let outputs = conv.infer(Args(&inputs)).unwrap();
+        assert_eq!(conv.macs(Args(&inputs), &outputs), 2 * 6 * 3 * 3 * 2 * 9);
+        let inputs = [Some(fact(&[2, 6, 3, 3])), Some(fact(&[6, 2, 3, 3]))];
+        let back = ConvTranspose { sliding: sliding(), groups: 2, output_padding: None, output_shape: None };
+        let outputs = back.infer(Args(&inputs)).unwrap();
+        assert_eq!(outputs[0].shape, [2, 4, 5, 5]);
+        assert_eq!(back.macs(Args(&inputs), &outputs), 2 * 6 * 3 * 3 * 2 * 9);
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_before_it_runs() {
         let t = |s: &[usize]| Some(Tensor::f32(s.to_vec(), values(s, 7)).unwrap());
         let conv = |attributes: &[(&str, Attr)], x: &[usize], w: &[usize]| {

@@ -451,6 +451,14 @@ mod tests {
     }
 
     #[test]
+    fn the_cheaper_order_of_products_is_taken_and_counted() {
+        let chain = Einsum { inputs: ["ij", "jk", "kl"].map(|t| Term::parse(t).unwrap()).to_vec(), output: None };
+        let fact = |s: &[usize]| Some(Fact::new(DType::F32, s.to_vec()));
+        let inputs = [fact(&[100, 2]), fact(&[2, 100]), fact(&[100, 3])];
+        assert_eq!(chain.macs(Args(&inputs), &[]), 2 * 100 * 3 + 100 * 2 * 3);
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         let t = |s: &[usize]| float(s, 0);
         assert!(einsum("ij,jk->ik", &[t(&[2, 3])]).unwrap_err().contains("1 inputs"));

@@ -435,6 +435,18 @@ mod tests {
     }
 
     #[test]
+    fn products_are_counted() {
+        let fact = |s: &[usize]| Fact::new(DType::F32, s.to_vec());
+        let inputs = [Some(fact(&[4, 1, 2, 3])), Some(fact(&[5, 3, 7]))];
+        let outputs = MatMul.infer(Args(&inputs)).unwrap();
+        assert_eq!(MatMul.macs(Args(&inputs), &outputs), 4 * 5 * 2 * 3 * 7);
+        let gemm = Gemm { alpha: 1.0, beta: 1.0, transposed: [true, true], needs_c: false };
+        let inputs = [Some(fact(&[3, 2])), Some(fact(&[7, 3]))];
+        let outputs = gemm.infer(Args(&inputs)).unwrap();
+        assert_eq!(gemm.macs(Args(&inputs), &outputs), 2 * 3 * 7);
+    }
+
+    #[test]
     fn gemm_refuses_what_does_not_fit() {
         let (a, b) = (Some(floats(&[2, 3])), Some(floats(&[3, 4])));
         assert!(run("Gemm", 9, &[], &[a.clone(), b.clone()]).unwrap_err().contains("opset 11"));
