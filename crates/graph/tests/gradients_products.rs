@@ -116,7 +116,7 @@ fn check_tensors(operator: &str, opset: i64, attributes: &[(&str, Attr)], inputs
         let what = format!("{operator} of {shapes:?}, input {i}");
         let got = together.get(&name).unwrap_or_else(|| panic!("{what}: no gradient"));
         assert_eq!(got.shape(), inputs[i].shape(), "{what}");
-        assert_eq!(gradients(&[name.clone()]).get(&name), Some(got), "{what}: asked for alone");
+        assert_eq!(gradients(std::slice::from_ref(&name)).get(&name), Some(got), "{what}: asked for alone");
         let scale = got.as_f32().unwrap().iter().fold(1.0f32, |m, v| m.max(v.abs()));
         for element in 0..inputs[i].len() {
             let at = |steps: f32| {
