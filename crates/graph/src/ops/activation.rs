@@ -92,7 +92,7 @@ fn selu(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
     curve(a, Curve::Elu { alpha: a.float("alpha", alpha)?, scale: a.float("gamma", gamma)? })
 }
 
-/// exp(x) - 1 for x at most 0, without cancellation: with t = tanh(x / 2) it is 2 t / (1 - t).
+/// exp(x) - 1 without cancellation near and below 0: with t = tanh(x / 2) it is 2 t / (1 - t).
 fn expm1(x: &Real) -> Real {
     let t = x.mul_scalar(0.5).tanh();
     t.mul_scalar(2.0).div(&t.neg().add_scalar(1.0))
@@ -111,17 +111,13 @@ fn gelu_tanh(x: &Real) -> Real {
 impl Curve {
     fn value(self, x: &Real) -> Real {
         let zero = x.same(0.0);
-        // The negative part alone: what is not negative becomes 0.
-        let below = || x.clamp(None, Some(0.0));
         match self {
-            // On the positive side, the exponential of what is clamped adds 0.
+            // The exponential of what is positive may be infinite: it is not picked.
             Self::Celu { alpha } => {
-                let curved = expm1(&below().mul_scalar(1.0 / alpha)).mul_scalar(alpha);
+                let curved = expm1(&x.mul_scalar(1.0 / alpha)).mul_scalar(alpha);
                 x.greater(&zero).pick(x, &curved)
             }
-            Self::Elu { alpha, scale } => {
-                x.greater(&zero).pick(x, &expm1(&below()).mul_scalar(alpha)).mul_scalar(scale)
-            }
+            Self::Elu { alpha, scale } => x.greater(&zero).pick(x, &expm1(x).mul_scalar(alpha)).mul_scalar(scale),
             Self::Gelu => x.gelu(),
             Self::GeluTanh => x.mul(&gelu_tanh(x).add_scalar(1.0)).mul_scalar(0.5),
             Self::HardSigmoid { alpha, beta } => x.mul_scalar(alpha).add_scalar(beta).clamp(Some(0.0), Some(1.0)),
@@ -144,14 +140,13 @@ impl Curve {
     /// Gradient of the input, given that of the output.
     fn gradient(self, x: &Real, g: &Real) -> Real {
         let zero = x.same(0.0);
-        let below = || x.clamp(None, Some(0.0));
         match self {
             Self::Celu { alpha } => {
-                let slope = below().mul_scalar(1.0 / alpha).exp();
+                let slope = x.mul_scalar(1.0 / alpha).exp();
                 x.greater(&zero).pick(g, &g.mul(&slope))
             }
             Self::Elu { alpha, scale } => {
-                let slope = below().exp().mul_scalar(alpha);
+                let slope = x.exp().mul_scalar(alpha);
                 x.greater(&zero).pick(g, &g.mul(&slope)).mul_scalar(scale)
             }
             Self::Gelu => x.gelu_backward(g),

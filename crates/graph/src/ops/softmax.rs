@@ -104,6 +104,8 @@ fn hardmax(x: &[f32], shape: &[usize], axis: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::test_support::{Attr, run};
+    use netproof_tensor::Tensor;
 
     #[test]
     fn the_first_maximum_wins() {
@@ -119,5 +121,17 @@ mod tests {
         assert_eq!(old(0).view(&[2, 3, 4]), Ok((vec![1, 24], 1)));
         assert_eq!(old(-1).view(&[2, 3, 4]), Ok((vec![6, 4], 1)));
         assert!(old(4).view(&[2, 3, 4]).is_err());
+    }
+
+    #[test]
+    fn the_opset_says_what_is_normalised() {
+        let x = || Some(Tensor::zeros(vec![2, 2, 4]).unwrap());
+        let first = |opset, axis: &[(&str, Attr)]| {
+            ["Softmax", "LogSoftmax"].map(|o| run(o, opset, axis, &[x()]).unwrap()[0].as_f32().unwrap()[0])
+        };
+        let near = |got: [f32; 2], p: f32| (got[0] - p).abs() < 1e-6 && (got[1] - p.ln()).abs() < 1e-6;
+        assert!(near(first(12, &[]), 0.125) && near(first(13, &[]), 0.25));
+        let axis = [("axis", Attr::Int(0))];
+        assert!(near(first(12, &axis), 1.0 / 16.0) && near(first(13, &axis), 0.5));
     }
 }
