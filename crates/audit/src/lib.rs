@@ -1,1 +1,29 @@
-//! stub
+//! The audit: a [`Subject`] (network and data), [`Check`]s that measure it, [`Remedy`]s that change it, a runner with a
+//! run folder that survives being killed, and [`Policy`] files.
+//!
+//! This crate knows no method. Methods live in `netproof-challenges` and are handed in as registries.
+
+mod check;
+mod draft;
+mod error;
+pub mod meter;
+mod outputs;
+mod policy;
+mod progress;
+mod runner;
+mod scan;
+mod store;
+mod subject;
+
+pub use check::{
+    Check, Checks, Configured, Context, Entry, Findings, Remedies, Remedy, Treatment, check, remedy, select,
+};
+pub use draft::Draft;
+pub use error::AuditError;
+pub use outputs::{Classified, HardRow, Head, Outputs, Regressed, Sample, UNDEFINED};
+pub use policy::{Limit, Policy};
+pub use progress::{Progress, Silent};
+pub use runner::{Plan, context, has_concern, run, verdict_counts};
+pub use scan::Scan;
+pub use store::{RunFolder, write_atomically};
+pub use subject::{Part, Subject};

@@ -282,6 +282,16 @@ impl Model {
         Ok(file)
     }
 
+    /// SHA-256 of the network as ONNX bytes, external data included, as 64 hexadecimal digits. That of the file itself,
+    /// where the usual writers wrote it and it has no external data.
+    /// # Errors
+    /// See [`Model::to_file`].
+    pub fn sha256(&self) -> Result<String, GraphError> {
+        use sha2::{Digest as _, Sha256};
+        let digest = Sha256::digest(self.to_file()?.to_bytes());
+        Ok(digest.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
     /// Saves the network as an ONNX file, atomically.
     /// # Errors
     /// The file cannot be written.

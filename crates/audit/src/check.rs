@@ -1,0 +1,172 @@
+//! What a check and a remedy are, and the registries that list them.
+
+use std::time::Instant;
+
+use netproof_core::{Card, Finding, Provenance};
+use netproof_graph::Model;
+use netproof_stats::Level;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::progress::Progress;
+use crate::{AuditError, Draft, Subject};
+
+/// Measures a subject and answers with findings.
+pub trait Check: Send + Sync {
+    /// The findings. An error becomes one failed finding, so a check reports what it can before it gives up.
+    fn run(&self, subject: &Subject, cx: &Context<'_>) -> Result<Findings, AuditError>;
+}
+
+/// Changes a network in answer to findings and proves the change by measuring again.
+pub trait Remedy: Send + Sync {
+    /// The treated network, and what was measured before and after on rows that the treatment has not seen.
+    fn treat(&self, subject: &Subject, cx: &Context<'_>) -> Result<Treatment, AuditError>;
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Findings {
+    /// Reproducible: the same for the same subject, options and seed.
+    pub reproducible: Vec<Finding>,
+    /// Readings of a clock or a meter.
+    pub clocked: Vec<Finding>,
+}
+
+impl From<Vec<Finding>> for Findings {
+    fn from(reproducible: Vec<Finding>) -> Self {
+        Self { reproducible, clocked: Vec::new() }
+    }
+}
+
+/// What a remedy did.
+#[derive(Debug)]
+pub struct Treatment {
+    /// The treated network; `None` where treating it would not help.
+    pub model: Option<Model>,
+    /// The proof.
+    pub findings: Vec<Finding>,
+}
+
+/// What a method may know about the run.
+pub struct Context<'a> {
+    /// The method's card.
+    pub card: &'static Card,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Confidence level of intervals.
+    pub level: Level,
+    /// Where to say how far the work is.
+    pub progress: &'a dyn Progress,
+    /// When the work must be over.
+    pub deadline: Option<Instant>,
+    pub(crate) provenance: Provenance,
+}
+
+impl Context<'_> {
+    /// Begins a finding: `what` was measured becomes the second part of its id.
+    pub fn finding(&self, what: &str, title: &str) -> Draft {
+        Draft::new(self.card.id, what, self.card.challenge, title, self.provenance.clone())
+    }
+
+    /// # Errors
+    /// The time is over.
+    pub fn check_time(&self) -> Result<(), AuditError> {
+        match self.deadline {
+            Some(end) if Instant::now() >= end => Err(AuditError::OutOfTime),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A method with its options, ready to run.
+pub struct Configured<M: ?Sized> {
+    /// Its card.
+    pub card: &'static Card,
+    /// The method.
+    pub method: Box<M>,
+    /// All options as JSON, defaults included; part of the key under which findings are kept.
+    pub options: String,
+}
+
+impl<M: ?Sized> std::fmt::Debug for Configured<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Configured").field("id", &self.card.id).field("options", &self.options).finish()
+    }
+}
+
+/// One line of a registry.
+pub struct Entry<M: ?Sized + 'static> {
+    /// The method's card.
+    pub card: &'static Card,
+    /// Reads the options of `--set` and project files.
+    pub build: fn(&'static Card, toml::Table) -> Result<Configured<M>, AuditError>,
+}
+
+/// A registry of checks.
+pub type Checks = &'static [Entry<dyn Check>];
+/// A registry of remedies.
+pub type Remedies = &'static [Entry<dyn Remedy>];
+
+/// Reads options into a check.
+/// # Errors
+/// An option is unknown or has a wrong type.
+pub fn check<C: Check + Serialize + DeserializeOwned + 'static>(
+    card: &'static Card,
+    options: toml::Table,
+) -> Result<Configured<dyn Check>, AuditError> {
+    let (method, options) = parse::<C>(card, options)?;
+    Ok(Configured { card, method: Box::new(method), options })
+}
+
+/// Reads options into a remedy.
+/// # Errors
+/// An option is unknown or has a wrong type.
+pub fn remedy<R: Remedy + Serialize + DeserializeOwned + 'static>(
+    card: &'static Card,
+    options: toml::Table,
+) -> Result<Configured<dyn Remedy>, AuditError> {
+    let (method, options) = parse::<R>(card, options)?;
+    Ok(Configured { card, method: Box::new(method), options })
+}
+
+fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {
+    let fail = |message: String| {
+        let known: Vec<_> = card.options.iter().map(|o| format!("{} = {}", o.name, o.default)).collect();
+        let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+        AuditError::Option { id: card.id.to_owned(), message: format!("{}; {known}", message.trim()) }
+    };
+    let method: T = options.try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
+    let json = serde_json::to_string(&method)?;
+    Ok((method, json))
+}
+
+/// Entries whose id is in `only` (all where it is empty) and not in `skip`, with their options.
+/// # Errors
+/// An id is unknown, or an option is wrong.
+pub fn select<M: ?Sized>(
+    kind: &'static str,
+    entries: &'static [Entry<M>],
+    only: &[String],
+    skip: &[String],
+    options: &toml::Table,
+) -> Result<Vec<Configured<M>>, AuditError> {
+    let known = || entries.iter().map(|e| e.card.id.to_owned()).collect::<Vec<_>>();
+    for id in only.iter().chain(skip) {
+        if !entries.iter().any(|e| e.card.id == id) {
+            return Err(AuditError::UnknownId { kind, id: id.clone(), known: known() });
+        }
+    }
+    entries
+        .iter()
+        .filter(|e| {
+            (only.is_empty() || only.iter().any(|id| id == e.card.id)) && !skip.iter().any(|id| id == e.card.id)
+        })
+        .map(|e| match options.get(e.card.id) {
+            None => (e.build)(e.card, toml::Table::new()),
+            Some(toml::Value::Table(t)) => (e.build)(e.card, t.clone()),
+            Some(_) => {
+                Err(AuditError::Option { id: e.card.id.to_owned(), message: "must be a table of options".to_owned() })
+            }
+        })
+        .collect()
+}
