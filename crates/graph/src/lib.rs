@@ -1,19 +1,24 @@
 //! An ONNX network as a named graph: checked, executed, differentiated, rewritten.
 
 mod attributes;
+pub mod builders;
 pub mod conformance;
 mod cost;
+mod draw;
 mod error;
+mod file_builder;
 mod loss;
 mod model;
 mod operator;
 mod ops;
 mod plan;
 mod real;
+mod rewrite;
 mod run;
 
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
+pub use file_builder::{Attribute, FileBuilder, NewNode};
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
 pub use run::{Gradients, Parameters, Request, Run, Wrt};
