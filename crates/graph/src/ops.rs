@@ -14,6 +14,7 @@ mod normalization;
 mod pooling;
 mod product;
 mod quantized;
+mod rearrange;
 mod recurrent;
 mod reduction;
 mod resize;

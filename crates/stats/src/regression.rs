@@ -85,7 +85,7 @@ fn r_squared(squared: &[f64], actual: &[f64], mean_square: f64, level: Level) ->
 
 /// Median with the narrowest symmetric pair of order statistics that holds the level; `None` without values. No interval
 /// where even smallest and largest do not hold it.
-fn median(values: &[f64], level: Level) -> Option<Estimate> {
+pub fn median(values: &[f64], level: Level) -> Option<Estimate> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let value = crate::descriptive::quantile_of_sorted(&sorted, 0.5)?;
