@@ -1,7 +1,7 @@
 //! Runs cases of the ONNX backend tests and compares the outputs as the suite's own runner does.
 
 use netproof_onnx::{BackendCase, Limits, OnnxError, read_tensor_file};
-use netproof_tensor::{Elements, Tensor};
+use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::{GraphError, Model, Request};
 
@@ -49,12 +49,13 @@ fn attempt(case: &BackendCase, limits: &Limits) -> Result<(), Outcome> {
                 model.outputs().len()
             )));
         }
-        let names = model.inputs().iter().map(|p| p.name.clone());
-        let request = Request { inputs: names.zip(inputs).collect(), ..Request::default() };
+        let named = model.inputs().iter().zip(inputs).map(|(p, t)| (p.name.clone(), as_declared(t, p.dtype)));
+        let request = Request { inputs: named.collect(), ..Request::default() };
         let run = model.forward(&request).map_err(refusal)?;
         for (port, want) in model.outputs().iter().zip(&expected) {
-            let got = run.output(&port.name).map_err(refusal)?;
-            compare(&got, want).map_err(|e| Outcome::Failed(format!("output `{}`: {e}", port.name)))?;
+            let got = as_declared(run.output(&port.name).map_err(refusal)?, port.dtype);
+            compare(&got, &as_declared(want.clone(), port.dtype))
+                .map_err(|e| Outcome::Failed(format!("output `{}`: {e}", port.name)))?;
         }
     }
     Ok(())
@@ -70,6 +71,16 @@ fn refusal(e: GraphError) -> Outcome {
 
 fn file_refusal(e: OnnxError) -> Outcome {
     if e.is_unsupported() { Outcome::Unsupported(format!("unsupported: {e}")) } else { Outcome::Failed(e.to_string()) }
+}
+
+/// The suite records bfloat16 values as the uint16 of their bits, since NumPy has no such type.
+fn as_declared(recorded: Tensor, declared: DType) -> Tensor {
+    if (recorded.dtype(), declared) != (DType::U16, DType::BF16) {
+        return recorded;
+    }
+    let bits = recorded.as_i64().unwrap_or_default();
+    let values = bits.iter().map(|&b| f32::from_bits((b as u32) << 16)).collect();
+    Tensor::new(declared, recorded.shape().to_vec(), Elements::Float(values)).unwrap_or(recorded)
 }
 
 fn compare(got: &Tensor, want: &Tensor) -> Result<(), String> {

@@ -71,18 +71,16 @@ impl Fill {
     }
 }
 
-/// Facts of values at run time: what is on the host is known.
-fn facts(inputs: Args<'_, Value>) -> Vec<Option<Fact>> {
-    inputs
-        .0
-        .iter()
-        .map(|v| {
-            v.as_ref().map(|v| match v {
-                Value::Host(t) => Fact { dtype: t.dtype(), shape: t.shape().to_vec(), value: Some(t.clone()) },
-                Value::Real(r) => Fact::new(DType::F32, r.shape().to_vec()),
-            })
-        })
-        .collect()
+/// Facts of values at run time: all but what moves is known.
+fn facts(inputs: Args<'_, Value>, source: usize) -> Vec<Option<Fact>> {
+    let fact = |(i, v): (usize, &Value)| match v {
+        Value::Real(r) if i == source => Fact::new(DType::F32, r.shape().to_vec()),
+        v => {
+            let t = v.to_host();
+            Fact { dtype: t.dtype(), shape: t.shape().to_vec(), value: Some(t) }
+        }
+    };
+    inputs.0.iter().enumerate().map(|(i, v)| v.as_ref().map(|v| fact((i, v)))).collect()
 }
 
 impl<R: Rearrange> Operator for R {
@@ -97,7 +95,7 @@ impl<R: Rearrange> Operator for R {
     }
 
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], _cx: &Context) -> OpResult<Vec<Value>> {
-        let how = self.how(Args(&facts(inputs)), &outputs[0].shape)?;
+        let how = self.how(Args(&facts(inputs, self.source())), &outputs[0].shape)?;
         let fill =
             if matches!(&how, How::Index(i) if i.contains(&FILL)) { self.fill(inputs)? } else { Fill::default() };
         Ok(vec![moved(inputs.need(self.source())?, &how, &outputs[0].shape, &fill)?])
@@ -105,7 +103,7 @@ impl<R: Rearrange> Operator for R {
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         let source = self.source();
-        let how = self.how(Args(&facts(call.inputs)), &call.facts[0].shape)?;
+        let how = self.how(Args(&facts(call.inputs, source)), &call.facts[0].shape)?;
         let shape = call.inputs.need(source)?.shape().to_vec();
         let mut gradients = vec![None; call.inputs.len()];
         gradients[source] = call.when(source, || Ok(moved_back(call.gradient(), &how, &shape, call.cx)))?;
