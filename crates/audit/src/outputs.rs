@@ -108,6 +108,7 @@ pub struct Regressed {
 
 /// What the network answered on a data set.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one per data set")]
 pub enum Outputs {
     /// Labels are classes.
     Classified(Classified),

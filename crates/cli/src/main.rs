@@ -1,1 +1,65 @@
-fn main() {}
+//! The `netproof` binary: parses, calls, prints, exits. Exit codes: 0 nothing of concern, 1 a concern or a broken policy,
+//! 2 could not run.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+mod project;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Proves neural networks before they are trusted.
+#[derive(Parser)]
+#[command(name = "netproof", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure a network on data and write a report.
+    Audit(commands::audit::Audit),
+    /// Treat a network, prove the treatment on rows that it has not seen, and save the result as ONNX.
+    Fix(commands::fix::Fix),
+    /// Run a network on data and save its answers.
+    Predict(commands::predict::Predict),
+    /// Show inputs, outputs, nodes, parameters and cost of a network.
+    Inspect(commands::inspect::Inspect),
+    /// List every method with its source, or show one.
+    Methods(commands::methods::Methods),
+    /// Run the test cases of a standard.
+    Conformance(commands::conformance::Conformance),
+    /// Print shell completions.
+    Completions(commands::completions::Completions),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Audit(c) => c.run(),
+        Command::Fix(c) => c.run(),
+        Command::Predict(c) => c.run(),
+        Command::Inspect(c) => c.run(),
+        Command::Methods(c) => c.run(),
+        Command::Conformance(c) => c.run(),
+        Command::Completions(c) => c.run(),
+    };
+    match done {
+        Ok(fine) => ExitCode::from(u8::from(!fine)),
+        Err(e) => {
+            let mut text = e.to_string();
+            for cause in e.chain().skip(1) {
+                // Transparent errors repeat what is below them.
+                if !text.contains(&cause.to_string()) {
+                    text += &format!(": {cause}");
+                }
+            }
+            eprintln!("error: {text}");
+            ExitCode::from(2)
+        }
+    }
+}

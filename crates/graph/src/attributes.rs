@@ -27,11 +27,6 @@ impl<'a> Attributes<'a> {
         self.node.output.len()
     }
 
-    /// Number of inputs that the node names.
-    pub(crate) fn inputs(&self) -> usize {
-        self.node.input.len()
-    }
-
     fn find(&self, name: &str) -> Option<&'a AttributeProto> {
         let a = self.node.attribute.iter().find(|a| a.name() == name)?;
         self.read.borrow_mut().insert(a.name());

@@ -97,7 +97,7 @@ fn compare(got: &Tensor, want: &Tensor) -> Result<(), String> {
             for (i, (&a, &b)) in a.iter().zip(b).enumerate() {
                 let same = a == b || (a.is_nan() && b.is_nan());
                 let near = (f64::from(a) - f64::from(b)).abs() <= slack + RELATIVE * f64::from(b).abs();
-                if !same && !(near && b.is_finite()) {
+                if !(same || near && b.is_finite()) {
                     return Err(format!("element {i} is {a}, must be {b}"));
                 }
             }

@@ -285,6 +285,7 @@ impl FileBuilder {
     }
 
     /// How many numbers will be drawn for parameters that training changes; running statistics are not among them.
+    #[cfg(test)]
     pub(crate) fn trainable_count(&self) -> u64 {
         let drawn = self.tensors.iter().filter(|(name, _)| !name.contains(".running_"));
         drawn.map(|(_, source)| if let Source::Drawn(shape, _) = source { count(shape) } else { 0 }).fold(0, add)

@@ -21,6 +21,9 @@ use crate::real::{Real, RealDevice};
 /// Index of a value in its graph.
 pub(crate) type ValueId = usize;
 
+/// Values that are given, with their shapes.
+pub(crate) type Shapes = Vec<(ValueId, Vec<usize>)>;
+
 /// One dimension of a declared shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
@@ -95,7 +98,7 @@ pub struct Model {
     parameter_order: Vec<ValueId>,
     changed: BTreeSet<ValueId>,
     pub(crate) device: RealDevice,
-    pub(crate) plans: Mutex<Vec<(Vec<(ValueId, Vec<usize>)>, Arc<Plan>)>>,
+    pub(crate) plans: Mutex<Vec<(Shapes, Arc<Plan>)>>,
 }
 
 impl std::fmt::Debug for Model {

@@ -37,6 +37,7 @@ impl Fact {
 
 /// A value while a network runs: floats on the device, everything else on the host.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "device tensors are the common case")]
 pub(crate) enum Value {
     Real(Real),
     Host(Arc<Tensor>),
@@ -243,11 +244,6 @@ pub(crate) trait Operator: Send + Sync {
     /// Multiply-accumulate operations of one call.
     fn macs(&self, _inputs: Args<'_, Fact>, _outputs: &[Fact]) -> u64 {
         0
-    }
-
-    /// Whether the outputs depend on the values, and not only on the shapes, of the inputs; `Shape` and `Size` say no.
-    fn reads_values(&self) -> bool {
-        true
     }
 }
 

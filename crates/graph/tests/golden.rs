@@ -1,3 +1,4 @@
+#![allow(clippy::print_stdout, reason = "the figures are worth seeing")]
 //! Recorded values of PyTorch: logits, input gradients, per-sample parameter gradients.
 
 use std::path::PathBuf;

@@ -65,7 +65,7 @@ fn network(o: &VitOptions) -> Result<Net, GraphError> {
         let message = format!("`patch` is {}, it must divide the image's {height}×{width}", o.patch);
         return Err(refuse("vit", message));
     }
-    if o.width % o.heads != 0 {
+    if !o.width.is_multiple_of(o.heads) {
         return Err(refuse("vit", format!("`heads` is {}, it must divide the width of {}", o.heads, o.width)));
     }
     let tokens = (height / o.patch).saturating_mul(width / o.patch).saturating_add(1);

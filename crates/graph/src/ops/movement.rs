@@ -252,9 +252,12 @@ impl Rearrange for Tile {
     }
 }
 
+/// Starts, ends, axes.
+type Bounds = (Vec<i64>, Vec<i64>, Option<Vec<i64>>);
+
 struct Slice {
-    /// Before opset 10: starts, ends, axes.
-    attributes: Option<(Vec<i64>, Vec<i64>, Option<Vec<i64>>)>,
+    /// Before opset 10.
+    attributes: Option<Bounds>,
 }
 
 fn slice(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {

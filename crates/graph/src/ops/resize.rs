@@ -1,7 +1,5 @@
 //! Resize and Upsample: one matrix of weights per axis, applied one axis after the other.
 
-use netproof_tensor::Tensor;
-
 use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Context, Entry, Fact, Operator, Value, axis, checked_shape};
@@ -378,7 +376,8 @@ fn apply(x: &Real, axis: usize, weights: &Real) -> Real {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use netproof_tensor::Tensor;
+
     use crate::ops::test_support::run;
 
     #[test]

@@ -32,10 +32,6 @@ impl Operator for Shape {
     fn eval(&self, _: Args<'_, Value>, outputs: &[Fact], _: &Context) -> OpResult<Vec<Value>> {
         known(outputs)
     }
-
-    fn reads_values(&self) -> bool {
-        false
-    }
 }
 
 /// The output is what `infer` said.
@@ -53,10 +49,6 @@ impl Operator for Size {
 
     fn eval(&self, _: Args<'_, Value>, outputs: &[Fact], _: &Context) -> OpResult<Vec<Value>> {
         known(outputs)
-    }
-
-    fn reads_values(&self) -> bool {
-        false
     }
 }
 

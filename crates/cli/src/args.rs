@@ -1,0 +1,267 @@
+//! Arguments that several commands share, and what they become.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
+use netproof_audit::Subject;
+use netproof_data::{Dataset, OnBadRow, OpenOptions, Scale, Task};
+use netproof_graph::{Dim, Model};
+use serde::Deserialize;
+
+use crate::project::Project;
+
+/// How data are read. In a project file the same names stand under `[data]` and `[train_data]`.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DataArgs {
+    /// Columns or arrays that form the features [default: `x`; all other columns of a table].
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub(crate) features: Option<Vec<String>>,
+    /// Column or array with the label [default: `y`; the last column of a table].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) label: Option<String>,
+    /// Columns by which results are compared.
+    #[arg(long = "group", value_delimiter = ',', value_name = "NAME,…")]
+    pub(crate) groups: Vec<String>,
+    /// How pixels become numbers.
+    #[arg(long, value_enum)]
+    pub(crate) scale: Option<ScaleArg>,
+    /// What the labels are.
+    #[arg(long, value_enum)]
+    pub(crate) task: Option<TaskArg>,
+    /// Names of the classes in the order of their numbers.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    pub(crate) class_names: Option<Vec<String>>,
+    /// What to do with rows that cannot be read [default: fail].
+    #[arg(long, value_enum)]
+    pub(crate) on_bad_row: Option<BadRowArg>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ScaleArg {
+    /// 8-bit images are divided by 255, all else is taken as it is.
+    Auto,
+    /// Numbers as they are.
+    None,
+    /// All 8-bit features are divided by 255.
+    Unit,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TaskArg {
+    /// Whole numbers and text are classes, floats are targets.
+    Auto,
+    /// Labels are classes.
+    Classification,
+    /// Labels are numbers to be predicted.
+    Regression,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BadRowArg {
+    /// Stop at the first one.
+    Fail,
+    /// Leave it out, count it and list it in the report.
+    Skip,
+}
+
+impl DataArgs {
+    /// What is said on the command line goes before what the project file says.
+    pub(crate) fn over(self, file: Self) -> Self {
+        Self {
+            features: self.features.or(file.features),
+            label: self.label.or(file.label),
+            groups: if self.groups.is_empty() { file.groups } else { self.groups },
+            scale: self.scale.or(file.scale),
+            task: self.task.or(file.task),
+            class_names: self.class_names.or(file.class_names),
+            on_bad_row: self.on_bad_row.or(file.on_bad_row),
+        }
+    }
+
+    pub(crate) fn open(&self, spec: &str, model: &Model) -> anyhow::Result<Dataset> {
+        let options = OpenOptions {
+            features: self.features.clone(),
+            label: self.label.clone(),
+            groups: self.groups.clone(),
+            class_names: self.class_names.clone(),
+            image_size: image_size(model),
+            scale: match self.scale {
+                None | Some(ScaleArg::Auto) => Scale::Auto,
+                Some(ScaleArg::None) => Scale::None,
+                Some(ScaleArg::Unit) => Scale::Unit,
+            },
+            task: match self.task {
+                None | Some(TaskArg::Auto) => Task::Auto,
+                Some(TaskArg::Classification) => Task::Classification,
+                Some(TaskArg::Regression) => Task::Regression,
+            },
+            on_bad_row: match self.on_bad_row {
+                None | Some(BadRowArg::Fail) => OnBadRow::Fail,
+                Some(BadRowArg::Skip) => OnBadRow::Skip,
+            },
+            ..OpenOptions::default()
+        };
+        Dataset::open(spec, &options).with_context(|| format!("opening the data `{spec}`"))
+    }
+}
+
+/// `[channels, height, width]`, where the network takes pictures of a fixed size.
+fn image_size(model: &Model) -> Option<[usize; 3]> {
+    match model.inputs().first()?.shape.as_deref()? {
+        [_, Dim::Fixed(c), Dim::Fixed(h), Dim::Fixed(w)] => Some([*c, *h, *w]),
+        _ => None,
+    }
+}
+
+/// A network and data, from flags or from a project file.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SubjectArgs {
+    /// The network (ONNX), or a project file (TOML) that names everything.
+    #[arg(value_name = "MODEL|PROJECT.toml")]
+    pub(crate) model: PathBuf,
+    /// Labelled data: .parquet, .csv[.gz], .npz, an IDX pair `images.gz:labels.gz`, or a folder of images.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// The data that the network was trained on.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) train_data: Option<String>,
+    #[command(flatten)]
+    pub(crate) reading: DataArgs,
+    /// Mean per channel that is subtracted before the network, so that it takes raw pixels or columns.
+    #[arg(long, value_delimiter = ',', value_name = "X,…", requires = "std", allow_hyphen_values = true)]
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Standard deviation per channel that is divided by before the network.
+    #[arg(long, value_delimiter = ',', value_name = "X,…", requires = "mean")]
+    pub(crate) std: Option<Vec<f32>>,
+    /// Use only the first N rows.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Seed of every random draw [default: 0].
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Option of a method, as ID.NAME=VALUE; may be given more than once.
+    #[arg(long = "set", value_name = "ID.NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Threads [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// What the flags and the project file say together.
+pub(crate) struct Loaded {
+    pub(crate) subject: Subject,
+    pub(crate) stem: String,
+    pub(crate) project: Project,
+    pub(crate) seed: u64,
+    pub(crate) options: toml::Table,
+}
+
+impl SubjectArgs {
+    pub(crate) fn load(self) -> anyhow::Result<Loaded> {
+        if let Some(n) = self.threads {
+            ensure!(n > 0, "--threads is 0, it must be at least 1");
+            rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("starting threads")?;
+        }
+        let is_project = self.model.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        let project = if is_project { Project::read(&self.model)? } else { Project::default() };
+        let model_path = match (&project.model, is_project) {
+            (Some(path), _) => path.clone(),
+            (None, true) => bail!("{} names no `model`", self.model.display()),
+            (None, false) => self.model.clone(),
+        };
+        let Some(data) = self.data.or_else(|| project.data.path.clone()) else {
+            bail!("no data: give --data, or `path` under [data] in the project file")
+        };
+        let reading = self.reading.clone().over(project.data.reading.clone());
+        let mut model =
+            Model::load(&model_path).with_context(|| format!("loading the network {}", model_path.display()))?;
+        let normalization = (self.mean.or_else(|| project.mean.clone()), self.std.or_else(|| project.std.clone()));
+        match normalization {
+            (Some(mean), Some(std)) => model = model.prepend_normalization(&mean, &std)?,
+            (None, None) => {}
+            _ => bail!("mean and std belong together: give both or neither"),
+        }
+        let limit = self.limit.or(project.audit.limit);
+        let cut = |data: Dataset| limit.map_or_else(|| data.clone(), |n| data.take(n));
+        let train_spec = self.train_data.or_else(|| project.train_data.path.clone());
+        let train_reading = self.reading.over(project.train_data.reading.clone()).over(project.data.reading.clone());
+        let test = cut(reading.open(&data, &model)?);
+        let train = train_spec.map(|spec| train_reading.open(&spec, &model)).transpose()?;
+        let name = file_name(&model_path);
+        let stem = model_path.file_stem().map_or_else(|| "model".to_owned(), |s| s.to_string_lossy().into_owned());
+        let mut options = project.checks.clone();
+        for setting in &self.set {
+            set(&mut options, setting)?;
+        }
+        let seed = self.seed.or(project.audit.seed).unwrap_or(0);
+        Ok(Loaded { subject: Subject::new(model, name, test, train)?, stem, project, seed, options })
+    }
+}
+
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Puts `ID.NAME=VALUE` into a table of tables. A value that is not TOML is text.
+fn set(options: &mut toml::Table, setting: &str) -> anyhow::Result<()> {
+    let parts = setting.split_once('=').and_then(|(key, value)| Some((key.split_once('.')?, value)));
+    let Some(((id, name), value)) = parts else { bail!("--set {setting}: must be ID.NAME=VALUE") };
+    let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let table = options.entry(id).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let Some(table) = table.as_table_mut() else { bail!("options of `{id}` must be a table") };
+    table.insert(name.to_owned(), value);
+    Ok(())
+}
+
+/// `90s`, `10m`, `2h`, or a number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.find(|c: char| c.is_ascii_alphabetic()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("`{text}` is no duration; use 90s, 10m or 2h")),
+    };
+    let seconds = number.trim().parse::<f64>().ok().map(|n| n * factor);
+    match seconds.filter(|s| (0.0..=1e9).contains(s)) {
+        Some(s) => Ok(Duration::from_secs_f64(s)),
+        None => Err(format!("`{text}` is no duration; use 90s, 10m or 2h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "m", "10 minutes", "-1s", "nan", "1e99s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_become_tables() {
+        let mut options = toml::Table::new();
+        for s in ["a.n=3", "a.list=[1, 2]", "b.word=hello"] {
+            set(&mut options, s).unwrap();
+        }
+        assert_eq!(options["a"]["n"].as_integer(), Some(3));
+        assert_eq!(options["a"]["list"].as_array().unwrap().len(), 2);
+        assert_eq!(options["b"]["word"].as_str(), Some("hello"));
+        assert!(set(&mut options, "a=3").is_err() && set(&mut options, "a.b").is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! Project files: everything that an audit needs, in one TOML file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use crate::args::DataArgs;
+
+/// A project file. Paths of networks, data and policies are relative to it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Project {
+    pub(crate) model: Option<PathBuf>,
+    pub(crate) mean: Option<Vec<f32>>,
+    pub(crate) std: Option<Vec<f32>>,
+    pub(crate) data: DataSection,
+    pub(crate) train_data: DataSection,
+    pub(crate) audit: AuditSection,
+    /// Options by check id.
+    pub(crate) checks: toml::Table,
+}
+
+/// Where data are and how they are read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DataSection {
+    pub(crate) path: Option<String>,
+    #[serde(flatten)]
+    pub(crate) reading: DataArgs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AuditSection {
+    pub(crate) only: Vec<String>,
+    pub(crate) skip: Vec<String>,
+    pub(crate) limit: Option<usize>,
+    pub(crate) budget: Option<String>,
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Project {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut project: Self =
+            toml::from_str(&text).with_context(|| format!("the project file {} is not right", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        project.model = project.model.map(|p| folder.join(p));
+        project.audit.policy = project.audit.policy.map(|p| folder.join(p));
+        for section in [&mut project.data, &mut project.train_data] {
+            section.path = section.path.take().map(|spec| resolve(folder, &spec));
+        }
+        Ok(project)
+    }
+}
+
+/// Both files of a pair are relative to the folder.
+fn resolve(folder: &Path, spec: &str) -> String {
+    let join = |part: &str| folder.join(part).display().to_string();
+    if folder.join(spec).exists() {
+        return join(spec);
+    }
+    spec.split(':').map(join).collect::<Vec<_>>().join(":")
+}
