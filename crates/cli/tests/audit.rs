@@ -1,0 +1,205 @@
+//! The binary as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn netproof(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_netproof"));
+    command.current_dir(root()).args(arguments).env_remove("NO_COLOR");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    netproof(arguments).output().expect("the binary starts")
+}
+
+fn stderr(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+const PROJECT: &str = "examples/fashion/netproof.toml";
+const FAST: [&str; 4] = ["--set", "compute-cost.seconds=0", "--set", "compute-cost.batches=[1]"];
+
+fn audit(out: &Path, more: &[&str]) -> Command {
+    let out = out.to_str().unwrap();
+    netproof(&[&["audit", PROJECT, "--limit", "300", "--out", out][..], &FAST, more].concat())
+}
+
+fn document(out: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(out.join("audit.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn an_audit_leaves_its_files_and_a_second_one_takes_them_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = audit(folder.path(), &[]).output().unwrap();
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    for file in ["report.html", "audit.json", "junit.xml", "results.sarif"] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
+    let before = document(folder.path());
+    assert!(before["findings"].as_array().unwrap().iter().all(|f| f["verdict"] != "failed"), "{before}");
+    let second = audit(folder.path(), &[]).output().unwrap();
+    assert!(stderr(&second).contains("performance: taken from an earlier run"), "{}", stderr(&second));
+    let after = document(folder.path());
+    assert_eq!(before["digest"], after["digest"]);
+    assert_eq!(after["clock"]["reused"].as_array().unwrap().len(), 5);
+    let other = audit(folder.path(), &["--seed", "1"]).output().unwrap();
+    assert!(!stderr(&other).contains("taken from"), "{}", stderr(&other));
+}
+
+#[test]
+fn the_digest_does_not_depend_on_threads() {
+    let mut documents = Vec::new();
+    for threads in ["1", "3"] {
+        let folder = tempfile::tempdir().unwrap();
+        let done = audit(folder.path(), &["--threads", threads]).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        let mut d = document(folder.path());
+        d.as_object_mut().unwrap().remove("clock");
+        documents.push(d);
+    }
+    assert_eq!(documents[0], documents[1]);
+}
+
+#[test]
+fn policies_decide_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    for (limit, code) in [("0.5", 0), ("0.99", 1)] {
+        std::fs::write(&policy, format!("[thresholds]\naccuracy = {{ at_least = {limit} }}")).unwrap();
+        let done = audit(&folder.path().join("out"), &["--policy", policy.to_str().unwrap()]).output().unwrap();
+        assert_eq!(done.status.code(), Some(code), "{}", stderr(&done));
+    }
+    std::fs::write(&policy, "[thresholds]\naccuracy = { atleast = 1 }").unwrap();
+    let done = audit(&folder.path().join("out"), &["--policy", policy.to_str().unwrap()]).output().unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(stderr(&done).contains("at_least"), "{}", stderr(&done));
+}
+
+#[test]
+fn checks_that_do_not_fit_the_budget_are_inconclusive_and_run_next_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = audit(folder.path(), &["--budget", "0s"]).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let findings = document(folder.path())["findings"].as_array().unwrap().clone();
+    assert!(findings.iter().any(|f| f["id"] == "performance/time" && f["verdict"] == "inconclusive"));
+    audit(folder.path(), &[]).output().unwrap();
+    let findings = document(folder.path())["findings"].as_array().unwrap().clone();
+    assert!(findings.iter().any(|f| f["id"] == "performance/accuracy"));
+}
+
+/// Killed at any moment, a run loses only what it was doing.
+#[cfg(unix)]
+#[test]
+fn a_killed_run_loses_nothing_that_was_finished() {
+    let reference = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    assert!(audit(reference.path(), &[]).output().unwrap().status.success());
+    let whole = start.elapsed();
+    let digest = document(reference.path())["digest"].clone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut kept = 0;
+    for step in 0..8u32 {
+        let mut child = audit(folder.path(), &[]).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(whole * step / 8 + Duration::from_millis(5));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let findings = folder.path().join("findings");
+        let mut now = 0;
+        for entry in std::fs::read_dir(&findings).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let bytes = std::fs::read(entry.path()).unwrap();
+            serde_json::from_slice::<Value>(&bytes).unwrap_or_else(|e| panic!("{name} is not whole: {e}"));
+            now += 1;
+        }
+        assert!(now >= kept, "finished checks were lost");
+        kept = now;
+    }
+    let done = audit(folder.path(), &[]).output().unwrap();
+    assert!(done.status.success(), "{}", stderr(&done));
+    let document = document(folder.path());
+    assert_eq!(document["digest"], digest);
+    assert!(document["clock"]["reused"].as_array().unwrap().len() >= kept);
+}
+
+#[test]
+fn what_a_user_gets_wrong_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("p.toml");
+    std::fs::write(&project, "modell = 'x'").unwrap();
+    let project = project.to_str().unwrap();
+    let model = "examples/fashion/fashion-cnn.onnx";
+    let data = "examples/fashion/fashion-test-2000.npz";
+    for (arguments, part) in [
+        (vec!["audit", "nothing.onnx", "--data", data], "nothing.onnx"),
+        (vec!["audit", model, "--data", "nothing.npz"], "nothing.npz"),
+        (vec!["audit", model], "--data"),
+        (vec!["audit", model, "--data", data, "--label", "zzz"], "zzz"),
+        (vec!["audit", model, "--data", data, "--only", "zzz"], "there is no check `zzz`; there are data-summary"),
+        (vec!["audit", model, "--data", data, "--set", "calibration.zzz=1"], "zzz"),
+        (vec!["audit", model, "--data", data, "--set", "x"], "ID.NAME=VALUE"),
+        (vec!["audit", "tests/golden/tiny-mlp.onnx", "--data", data], "do not fit"),
+        (vec!["audit", data, "--data", data], "fashion-test-2000.npz"),
+        (vec!["audit", project], "modell"),
+        (vec!["methods", "zzz"], "there is no method `zzz`"),
+        (vec!["conformance", "onnx", "docs"], "model.onnx"),
+        (vec!["inspect", "README.md"], "README.md"),
+    ] {
+        let done = run(&arguments);
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {}", stderr(&done));
+        assert!(stderr(&done).contains(part), "{arguments:?}: {}", stderr(&done));
+        assert!(!stderr(&done).contains("panicked"), "{arguments:?}: {}", stderr(&done));
+    }
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in ["audit", "fix", "predict", "inspect", "methods", "conformance", "completions"] {
+        let help = run(&[command, "--help"]);
+        assert!(help.status.success());
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(text.contains(&format!("netproof {command}")), "{text}");
+        assert!(text.contains("Examples:"), "{command}");
+    }
+    assert!(String::from_utf8(run(&["--version"]).stdout).unwrap().starts_with("netproof "));
+    assert!(String::from_utf8(run(&["completions", "bash"]).stdout).unwrap().contains("complete -F"));
+}
+
+#[test]
+fn results_are_written_as_json() {
+    let cards: Value = serde_json::from_slice(&run(&["methods", "--json", "-"]).stdout).unwrap();
+    assert!(cards.as_array().unwrap().iter().any(|c| c["id"] == "calibration" && c["kind"] == "check"));
+    let inspected = run(&["inspect", "examples/fashion/fashion-cnn.onnx", "--json", "-"]);
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    assert_eq!(inspected["cost"]["parameters"], 105_866);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("p.npz");
+    let data = "examples/fashion/fashion-test-2000.npz";
+    let arguments = ["predict", "examples/fashion/fashion-cnn.onnx", "--data", data, "--limit", "10", "--json", "-"];
+    let done = run(&[&arguments[..], &["--out", out.to_str().unwrap()]].concat());
+    let summary: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&done)));
+    assert_eq!(summary["rows"], 10);
+    assert!(out.is_file());
+}
+
+#[test]
+fn a_remedy_that_is_not_proved_saves_no_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let done = run(&["fix", PROJECT, "--out", out, "--json", "-"]);
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&done)));
+    let proved = result["findings"][0]["verdict"] == "pass";
+    assert_eq!(done.status.code(), Some(i32::from(!proved)));
+    assert_eq!(result["models"].as_array().unwrap().len(), usize::from(proved));
+}
