@@ -1,0 +1,58 @@
+//! What every method owes to its users.
+
+use std::collections::HashSet;
+
+use netproof_audit::{AuditError, select};
+use netproof_challenges::{CHECKS, REMEDIES, cards};
+
+#[test]
+fn every_card_is_unique_documented_and_cited() {
+    let mut ids = HashSet::new();
+    for c in cards() {
+        assert!(ids.insert(c.id), "{} is there twice", c.id);
+        assert!(c.id.chars().all(|x| x.is_ascii_lowercase() || x == '-'), "{}", c.id);
+        assert!(c.measures.ends_with('.') && c.measures.len() > 40, "{}: measures", c.id);
+        assert!(c.reference.contains("19") || c.reference.contains("20"), "{}: no year in the reference", c.id);
+        assert!(!c.title.is_empty() && c.version > 0);
+        for o in c.options {
+            assert!(o.doc.ends_with('.'), "{}.{}", c.id, o.name);
+        }
+    }
+}
+
+#[test]
+fn documented_defaults_are_the_defaults_and_options_are_checked() {
+    let all = select("check", CHECKS, &[], &[], &toml::Table::new()).unwrap();
+    let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
+    let cards = all.iter().map(|c| (c.card, &c.options)).chain(remedies.iter().map(|c| (c.card, &c.options)));
+    for (card, options) in cards {
+        let documented: toml::Table =
+            card.options.iter().map(|o| format!("{} = {}\n", o.name, o.default)).collect::<String>().parse().unwrap();
+        let actual: toml::Table = toml::Table::try_from(parse(options)).unwrap();
+        assert_eq!(documented, actual, "{}", card.id);
+    }
+    let wrong: toml::Table = toml::from_str("[calibration]\nbin = 3").unwrap();
+    let e = select("check", CHECKS, &[], &[], &wrong).unwrap_err();
+    assert!(matches!(e, AuditError::Option { .. }) && e.to_string().contains("bins = 15"), "{e}");
+}
+
+/// JSON objects of numbers and lists are TOML but for the colon.
+fn parse(json: &str) -> toml::Table {
+    let inner = json.trim_start_matches('{').trim_end_matches('}');
+    let mut text = String::new();
+    let mut depth = 0;
+    for c in inner.chars() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ => {}
+        }
+        match c {
+            ',' if depth == 0 => text.push('\n'),
+            ':' => text.push('='),
+            '"' => {}
+            c => text.push(c),
+        }
+    }
+    text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+}
