@@ -531,7 +531,8 @@ fn dim(d: &netproof_onnx::proto::tensor_shape_proto::Dimension) -> Dim {
     use netproof_onnx::proto::tensor_shape_proto::dimension::Value;
     match &d.value {
         Some(Value::DimValue(n)) => usize::try_from(*n).map_or(Dim::Any, Dim::Fixed),
-        Some(Value::DimParam(name)) if !name.is_empty() => Dim::Named(name.clone()),
+        // Some exporters call every open dimension `?`, which does not make them equal.
+        Some(Value::DimParam(name)) if !name.is_empty() && name != "?" => Dim::Named(name.clone()),
         _ => Dim::Any,
     }
 }
