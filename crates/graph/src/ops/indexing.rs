@@ -125,7 +125,7 @@ impl Rearrange for GatherNd {
         checked_shape(&dims.map(|&d| d as i64).collect::<Vec<_>>())
     }
 
-    fn how(&self, inputs: Args<'_, Fact>, shape: &[usize]) -> OpResult<How> {
+    fn how(&self, inputs: Args<'_, Fact>, _: &[usize]) -> OpResult<How> {
         let (batch, tuple) = self.depth(inputs)?;
         let (data, indices) = (inputs.need(0)?, inputs.need(1)?);
         let steps = strides(&data.shape);
@@ -135,15 +135,15 @@ impl Rearrange for GatherNd {
         let tuples: usize = indices.shape[..indices.rank() - 1].iter().product();
         let per_batch = tuples / batches.max(1);
         let batch_step: usize = data.shape[batch..].iter().product();
-        let mut out = Vec::with_capacity(shape.iter().product());
+        let mut out = Vec::with_capacity(tuples);
         for t in 0..tuples {
             let mut base = (t / per_batch.max(1)) * batch_step;
             for d in 0..tuple {
                 base += entry(values[t * tuple + d], data.shape[batch + d])? * steps[batch + d];
             }
-            out.extend(base..base + inner);
+            out.push(base / inner.max(1));
         }
-        Ok(How::Index(out))
+        Ok(How::Runs(inner, out))
     }
 }
 

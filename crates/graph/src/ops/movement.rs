@@ -7,12 +7,13 @@ use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Entry, Fact, Operator, Value, axes, axis, checked_shape};
 
-use super::rearrange::{FILL, Fill, How, Rearrange, for_each_coordinate, per_axis, strides};
+use super::rearrange::{FILL, Fill, How, Rearrange, for_each_coordinate};
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry {
         name: "Reshape",
         build: |a| {
+            a.ints("consumed_inputs")?;
             let attribute = if a.opset < 5 { Some(a.ints("shape")?.unwrap_or_default()) } else { None };
             Ok(Box::new(Reshape { attribute, allow_zero: a.flag("allowzero", false)? }))
         },
@@ -116,7 +117,9 @@ impl Rearrange for Flatten {
             invalid!("axis {} is outside -{rank}..={rank}", self.0);
         }
         let at = if self.0 < 0 { self.0 + rank } else { self.0 } as usize;
-        Ok(vec![input.shape[..at].iter().product(), input.shape[at..].iter().product()])
+        // A zero on one side does not bound the product on the other.
+        let size = |part: &[usize]| part.iter().fold(1i64, |n, &d| n.saturating_mul(d as i64));
+        checked_shape(&[size(&input.shape[..at]), size(&input.shape[at..])])
     }
 
     fn how(&self, _: Args<'_, Fact>, _: &[usize]) -> OpResult<How> {
@@ -248,7 +251,7 @@ impl Rearrange for Tile {
         let from = &inputs.need(0)?.shape;
         let lists: Vec<Vec<usize>> =
             shape.iter().zip(from).map(|(&to, &d)| (0..to).map(|i| i % d.max(1)).collect()).collect();
-        Ok(How::Index(per_axis(from, &lists)))
+        Ok(How::Entries(lists))
     }
 }
 
@@ -323,7 +326,7 @@ impl Rearrange for Slice {
         let entries = |(start, step, count): (usize, i64, usize)| -> Vec<usize> {
             (0..count as i64).map(|i| (start as i64 + i * step) as usize).collect()
         };
-        Ok(How::Index(per_axis(&inputs.need(0)?.shape, &ranges.into_iter().map(entries).collect::<Vec<_>>())))
+        Ok(How::Entries(ranges.into_iter().map(entries).collect()))
     }
 }
 
@@ -418,8 +421,7 @@ impl Rearrange for Pad {
             };
             (0..to as i64).map(one).collect()
         };
-        let lists: Vec<_> = shape.iter().zip(from).zip(self.pads(inputs)?).map(entries).collect();
-        Ok(How::Index(per_axis(from, &lists)))
+        Ok(How::Entries(shape.iter().zip(from).zip(self.pads(inputs)?).map(entries).collect()))
     }
 
     fn fill(&self, inputs: Args<'_, Value>) -> OpResult<Fill> {
@@ -428,6 +430,10 @@ impl Rearrange for Pad {
             (None, Some(value)) => Ok(Fill::of(&value.to_host())),
             (None, None) => Ok(Fill::default()),
         }
+    }
+
+    fn filling(&self) -> Option<usize> {
+        self.attributes.is_none().then_some(2)
     }
 }
 
@@ -454,18 +460,12 @@ impl Rearrange for DepthToSpace {
     }
 
     fn how(&self, inputs: Args<'_, Fact>, shape: &[usize]) -> OpResult<How> {
-        let ([_, _, h, w], b) = (image(inputs)?, self.block);
-        let steps = strides(&inputs.need(0)?.shape);
-        let depth = shape[1];
-        let mut index = Vec::with_capacity(shape.iter().product());
-        for_each_coordinate(shape, |at| {
-            let (y, x) = (at[2] / b, at[3] / b);
-            let within = (at[2] % b) * b + at[3] % b;
-            let channel = if self.depth_first { within * depth + at[1] } else { at[1] * b * b + within };
-            debug_assert!(y < h && x < w);
-            index.push(at[0] * steps[0] + channel * steps[1] + y * steps[2] + x);
-        });
-        Ok(How::Index(index))
+        let ([n, _, h, w], b) = (image(inputs)?, self.block);
+        Ok(if self.depth_first {
+            How::Blocks(vec![n, b, b, shape[1], h, w], vec![0, 3, 4, 1, 5, 2])
+        } else {
+            How::Blocks(vec![n, shape[1], b, b, h, w], vec![0, 1, 4, 2, 5, 3])
+        })
     }
 }
 
@@ -480,16 +480,9 @@ impl Rearrange for SpaceToDepth {
         checked_shape(&signed(&[n, c.saturating_mul(b * b), h / b, w / b]))
     }
 
-    fn how(&self, inputs: Args<'_, Fact>, shape: &[usize]) -> OpResult<How> {
-        let ([_, c, _, _], b) = (image(inputs)?, self.0);
-        let steps = strides(&inputs.need(0)?.shape);
-        let mut index = Vec::with_capacity(shape.iter().product());
-        for_each_coordinate(shape, |at| {
-            let (within, channel) = (at[1] / c, at[1] % c);
-            let (y, x) = (at[2] * b + within / b, at[3] * b + within % b);
-            index.push(at[0] * steps[0] + channel * steps[1] + y * steps[2] + x);
-        });
-        Ok(How::Index(index))
+    fn how(&self, inputs: Args<'_, Fact>, _: &[usize]) -> OpResult<How> {
+        let ([n, c, h, w], b) = (image(inputs)?, self.0);
+        Ok(How::Blocks(vec![n, c, h / b, b, w / b, b], vec![0, 3, 5, 1, 2, 4]))
     }
 }
 

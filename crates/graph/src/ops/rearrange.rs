@@ -23,10 +23,27 @@ pub(super) enum How {
     Cut(Vec<(usize, usize)>),
     /// Axes of size 1 are repeated.
     Expand,
+    /// The input as the first shape, with axis `i` taken from axis `axes[i]`; the result is reshaped.
+    Blocks(Vec<usize>, Vec<usize>),
     /// Entries of one axis by number; the result is reshaped.
     Select(usize, Vec<usize>),
+    /// Runs of the first number of elements, by number; the result is reshaped.
+    Runs(usize, Vec<usize>),
+    /// Entries of every axis by number, or [`FILL`].
+    Entries(Vec<Vec<usize>>),
     /// Input position of each output element, row-major, or [`FILL`].
     Index(Vec<usize>),
+}
+
+impl How {
+    /// Whether some output element is no input element.
+    fn fills(&self) -> bool {
+        match self {
+            Self::Index(index) => index.contains(&FILL),
+            Self::Entries(lists) => lists.iter().any(|l| l.contains(&FILL)),
+            _ => false,
+        }
+    }
 }
 
 /// An operator that only moves the elements of one input.
@@ -45,6 +62,11 @@ pub(super) trait Rearrange: Send + Sync {
     /// What [`FILL`] becomes: a number, as each type has it.
     fn fill(&self, _inputs: Args<'_, Value>) -> OpResult<Fill> {
         Ok(Fill::default())
+    }
+
+    /// Number of the input that [`Rearrange::fill`] reads, where it is an input.
+    fn filling(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -96,8 +118,7 @@ impl<R: Rearrange> Operator for R {
 
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], _cx: &Context) -> OpResult<Vec<Value>> {
         let how = self.how(Args(&facts(inputs, self.source())), &outputs[0].shape)?;
-        let fill =
-            if matches!(&how, How::Index(i) if i.contains(&FILL)) { self.fill(inputs)? } else { Fill::default() };
+        let fill = if how.fills() { self.fill(inputs)? } else { Fill::default() };
         Ok(vec![moved(inputs.need(self.source())?, &how, &outputs[0].shape, &fill)?])
     }
 
@@ -107,6 +128,12 @@ impl<R: Rearrange> Operator for R {
         let shape = call.inputs.need(source)?.shape().to_vec();
         let mut gradients = vec![None; call.inputs.len()];
         gradients[source] = call.when(source, || Ok(moved_back(call.gradient(), &how, &shape, call.cx)))?;
+        if let Some(i) = self.filling().filter(|&i| call.wants(i)) {
+            let zeros = Real::full(&shape, 0.0, &call.cx.device);
+            let filled = moved_real(&zeros, &how, &call.facts[0].shape, 1.0);
+            let own = call.inputs.need(i)?.shape();
+            gradients[i] = Some(call.gradient().mul(&filled).sum_all().reshape(own));
+        }
         Ok(Some(gradients))
     }
 }
@@ -136,6 +163,10 @@ fn pick<T: Clone>(values: &[T], index: &[usize], fill: &T) -> Vec<T> {
 }
 
 fn moved_real(r: &Real, how: &How, shape: &[usize], fill: f32) -> Real {
+    if r.count() == 0 {
+        // Whatever comes out has no input element.
+        return r.same(fill).expand(shape);
+    }
     match how {
         How::Reshape => r.reshape(shape),
         How::Permute(axes) => r.permute(axes),
@@ -143,7 +174,15 @@ fn moved_real(r: &Real, how: &How, shape: &[usize], fill: f32) -> Real {
             ranges.iter().enumerate().fold(r.clone(), |r, (axis, &(start, end))| r.narrow(axis, start, end))
         }
         How::Expand => r.expand(shape),
+        How::Blocks(blocks, axes) => r.reshape(blocks).permute(axes).reshape(shape),
         How::Select(axis, entries) => r.select(*axis, entries).reshape(shape),
+        How::Runs(run, entries) => r.reshape(&[r.count() / run, *run]).select(0, entries).reshape(shape),
+        How::Entries(lists) => {
+            if lists.iter().any(|l| l.iter().all(|&i| i == FILL)) {
+                return r.same(fill).expand(shape);
+            }
+            lists.iter().enumerate().fold(r.clone(), |r, (axis, list)| entries_of(&r, axis, list, fill))
+        }
         How::Index(index) => {
             let n = r.count();
             let flat = r.reshape(&[n]);
@@ -158,31 +197,93 @@ fn moved_real(r: &Real, how: &How, shape: &[usize], fill: f32) -> Real {
     }
 }
 
+/// A list of entries that is one piece of the axis between fillings: fillings before, start, end, fillings behind.
+fn piece(list: &[usize]) -> Option<(usize, usize, usize, usize)> {
+    let before = list.iter().take_while(|&&i| i == FILL).count();
+    let start = *list.get(before)?;
+    let count = (start..).zip(&list[before..]).take_while(|&(want, &i)| i == want).count();
+    let behind = list.len() - before - count;
+    list[before + count..].iter().all(|&i| i == FILL).then_some((before, start, start + count, behind))
+}
+
+fn padding(rank: usize, axis: usize, before: usize, behind: usize) -> Vec<(usize, usize)> {
+    (0..rank).map(|i| if i == axis { (before, behind) } else { (0, 0) }).collect()
+}
+
+fn entries_of(r: &Real, axis: usize, list: &[usize], fill: f32) -> Real {
+    let pad = |r: &Real, before, behind| match (before, behind) {
+        (0, 0) => r.clone(),
+        _ => r.pad(&padding(r.rank(), axis, before, behind), fill),
+    };
+    if let Some((before, start, end, behind)) = piece(list) {
+        return pad(&r.narrow(axis, start, end), before, behind);
+    }
+    let d = r.shape()[axis];
+    if !list.contains(&FILL) {
+        return r.select(axis, list);
+    }
+    // One more entry holds the filling.
+    let list: Vec<usize> = list.iter().map(|&i| i.min(d)).collect();
+    pad(r, 0, 1).select(axis, &list)
+}
+
 fn moved_back(gradient: &Real, how: &How, shape: &[usize], cx: &Context) -> Real {
+    let zeros = |shape: &[usize]| Real::full(shape, 0.0, &cx.device);
+    let n: usize = shape.iter().product();
+    if n == 0 || gradient.count() == 0 {
+        return zeros(shape);
+    }
     match how {
         How::Reshape => gradient.reshape(shape),
-        How::Permute(axes) => {
-            let mut inverse = vec![0; axes.len()];
-            axes.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
-            gradient.permute(&inverse)
-        }
+        How::Permute(axes) => gradient.permute(&inverse(axes)),
         How::Cut(ranges) => {
             let padding: Vec<_> = ranges.iter().zip(shape).map(|(&(start, end), &d)| (start, d - end)).collect();
             gradient.pad(&padding, 0.0)
         }
         How::Expand => gradient.sum_to(shape),
+        How::Blocks(blocks, axes) => {
+            let permuted: Vec<usize> = axes.iter().map(|&a| blocks[a]).collect();
+            gradient.reshape(&permuted).permute(&inverse(axes)).reshape(shape)
+        }
         How::Select(axis, entries) => {
             let mut selected = shape.to_vec();
             selected[*axis] = entries.len();
-            Real::full(shape, 0.0, &cx.device).add_at(*axis, entries, &gradient.reshape(&selected))
+            zeros(shape).add_at(*axis, entries, &gradient.reshape(&selected))
+        }
+        How::Runs(run, entries) => {
+            zeros(&[n / run, *run]).add_at(0, entries, &gradient.reshape(&[entries.len(), *run])).reshape(shape)
+        }
+        How::Entries(lists) => {
+            if lists.iter().any(|l| l.iter().all(|&i| i == FILL)) {
+                return zeros(shape);
+            }
+            lists.iter().enumerate().rev().fold(gradient.clone(), |g, (axis, list)| {
+                let d = shape[axis];
+                if let Some((before, start, end, _)) = piece(list) {
+                    let g = g.narrow(axis, before, before + end - start);
+                    return match (start, d - end) {
+                        (0, 0) => g,
+                        (first, rest) => g.pad(&padding(g.rank(), axis, first, rest), 0.0),
+                    };
+                }
+                let list: Vec<usize> = list.iter().map(|&i| i.min(d)).collect();
+                let mut own = g.shape().to_vec();
+                own[axis] = d + 1;
+                zeros(&own).add_at(axis, &list, &g).narrow(axis, 0, d)
+            })
         }
         How::Index(index) => {
-            let n: usize = shape.iter().product();
             let index: Vec<usize> = index.iter().map(|&i| i.min(n)).collect();
             let flat = gradient.reshape(&[index.len()]);
-            Real::full(&[n + 1], 0.0, &cx.device).add_at(0, &index, &flat).narrow(0, 0, n).reshape(shape)
+            zeros(&[n + 1]).add_at(0, &index, &flat).narrow(0, 0, n).reshape(shape)
         }
     }
+}
+
+fn inverse(axes: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; axes.len()];
+    axes.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
+    inverse
 }
 
 /// Row-major steps of a shape.
@@ -228,23 +329,25 @@ fn positions(how: &How, from: &[usize], to: &[usize]) -> Vec<usize> {
     match how {
         How::Reshape => (0..count).collect(),
         How::Index(index) => index.clone(),
+        How::Runs(run, entries) => entries.iter().flat_map(|&e| e * run..(e + 1) * run).collect(),
         How::Cut(ranges) => per_axis(from, &ranges.iter().map(|&(s, e)| (s..e).collect()).collect::<Vec<_>>()),
         How::Expand => super::elementwise::positions(from, to),
+        How::Entries(lists) => per_axis(from, lists),
         How::Select(axis, entries) => {
-            let lists: Vec<Vec<usize>> = from
-                .iter()
-                .enumerate()
-                .map(|(i, &d)| if i == *axis { entries.clone() } else { (0..d).collect() })
-                .collect();
-            per_axis(from, &lists)
+            let all = |(i, &d): (usize, &usize)| if i == *axis { entries.clone() } else { (0..d).collect() };
+            per_axis(from, &from.iter().enumerate().map(all).collect::<Vec<Vec<usize>>>())
         }
-        How::Permute(axes) => {
-            let steps = strides(from);
-            let mut out = Vec::with_capacity(count);
-            for_each_coordinate(to, |at| out.push(at.iter().zip(axes).map(|(&c, &a)| c * steps[a]).sum()));
-            out
-        }
+        How::Permute(axes) => permuted(from, axes),
+        How::Blocks(blocks, axes) => permuted(blocks, axes),
     }
+}
+
+fn permuted(from: &[usize], axes: &[usize]) -> Vec<usize> {
+    let steps = strides(from);
+    let to: Vec<usize> = axes.iter().map(|&a| from[a]).collect();
+    let mut out = Vec::with_capacity(to.iter().product());
+    for_each_coordinate(&to, |at| out.push(at.iter().zip(axes).map(|(&c, &a)| c * steps[a]).sum()));
+    out
 }
 
 #[cfg(test)]
@@ -262,6 +365,20 @@ mod tests {
             (How::Permute(vec![1, 0]), vec![3, 2], vec![0., 3., 1., 4., 2., 5.], vec![1.; 6]),
             (How::Cut(vec![(0, 1), (1, 3)]), vec![1, 2], vec![1., 2.], vec![0., 1., 1., 0., 0., 0.]),
             (How::Select(1, vec![2, 2]), vec![2, 2], vec![2., 2., 5., 5.], vec![0., 0., 2., 0., 0., 2.]),
+            (How::Blocks(vec![3, 2], vec![1, 0]), vec![6], vec![0., 2., 4., 1., 3., 5.], vec![1.; 6]),
+            (How::Runs(3, vec![1, 1]), vec![6], vec![3., 4., 5., 3., 4., 5.], vec![0., 0., 0., 2., 2., 2.]),
+            (
+                How::Entries(vec![vec![FILL, 1], vec![2, FILL, 2]]),
+                vec![2, 3],
+                vec![9., 9., 9., 5., 9., 5.],
+                vec![0., 0., 0., 0., 0., 2.],
+            ),
+            (
+                How::Entries(vec![vec![0, 1, FILL], vec![1, 2]]),
+                vec![3, 2],
+                vec![1., 2., 4., 5., 9., 9.],
+                vec![0., 1., 1., 0., 1., 1.],
+            ),
             (How::Index(vec![5, FILL, 0]), vec![3], vec![5., 9., 0.], vec![1., 0., 0., 0., 0., 1.]),
         ];
         let fill = Fill { float: 9.0, ..Fill::default() };

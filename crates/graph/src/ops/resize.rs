@@ -1,11 +1,11 @@
-//! Resize and Upsample: one matrix of weights per axis, applied one axis after the other.
+//! Resize and Upsample: one axis after the other, each output entry a weighted sum of a few input entries.
 
 use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Context, Entry, Fact, Operator, Value, axis, checked_shape};
-use crate::real::Real;
+use crate::real::{Mask, Real};
 
-use super::rearrange::{Fill, How, moved, per_axis};
+use super::rearrange::{FILL, Fill, How, moved};
 
 pub(super) const ENTRIES: &[Entry] =
     &[Entry { name: "Resize", build: resize }, Entry { name: "Upsample", build: upsample }];
@@ -169,8 +169,8 @@ impl Resize {
                     if !(scale > 0.0 && scale.is_finite()) {
                         invalid!("scale {scale} of axis {at} must be finite and above 0");
                     }
-                    let span = f64::from(region[n + i]) - f64::from(region[i]);
-                    let to = (shape[at] as f64 * f64::from(scale) * span).floor();
+                    // In f32, so that ten entries scaled by 0.7 are seven.
+                    let to = (shape[at] as f32 * scale * (region[n + i] - region[i])).floor();
                     let to = if to.is_finite() && to < 4e9 { to as i64 } else { i64::MAX };
                     let to = checked_shape(&[to])?[0];
                     let region = (f64::from(region[i]), f64::from(region[n + i]));
@@ -254,11 +254,11 @@ impl Resize {
         r.clamp(0.0, a.from as f64 - 1.0) as usize
     }
 
-    /// Row `i` of the weights: every input entry's share of output entry `i`.
-    fn weights(&self, a: &Along, i: usize, row: &mut [f32]) {
+    /// Input entries that output entry `i` is a sum of, with their weights.
+    fn taps(&self, a: &Along, i: usize) -> Vec<(usize, f32)> {
         let x = self.source(a, i);
-        // Antialiasing stretches the filter where the axis shrinks.
-        let stretch = if self.antialias { a.scale.min(1.0) } else { 1.0 };
+        // Antialiasing stretches the filter where the axis shrinks; a filter wider than the axis covers all of it.
+        let stretch = if self.antialias { a.scale.clamp(0.5 / a.from as f64, 1.0) } else { 1.0 };
         let reach = if self.mode == Mode::Linear { 1.0 } else { 2.0 } / stretch;
         let filter = |t: f64| {
             let t = (t * stretch).abs();
@@ -273,15 +273,35 @@ impl Resize {
         let last = a.from as i64 - 1;
         let taps: Vec<(i64, f64)> = (low..=high)
             .map(|j| (j, filter(x - j as f64)))
-            .filter(|&(j, _)| !self.exclude_outside || (0..=last).contains(&j))
+            .filter(|&(j, w)| w != 0.0 && (!self.exclude_outside || (0..=last).contains(&j)))
             .collect();
         let normalise = self.exclude_outside || self.antialias;
         let total: f64 = if normalise { taps.iter().map(|t| t.1).sum() } else { 1.0 };
+        let mut merged: Vec<(usize, f32)> = Vec::new();
         for (j, w) in taps {
-            if w != 0.0 {
-                row[j.clamp(0, last) as usize] += (w / total) as f32;
+            // Beyond the ends, the end repeats.
+            let (j, w) = (j.clamp(0, last) as usize, (w / total) as f32);
+            match merged.last_mut() {
+                Some(last) if last.0 == j => last.1 += w,
+                _ => merged.push((j, w)),
             }
         }
+        merged
+    }
+
+    /// One axis resized: for every rank among the taps one selection, weighted.
+    fn apply(&self, x: &Real, a: &Along, cx: &Context) -> Real {
+        let taps: Vec<_> = (0..a.to).map(|i| self.taps(a, i)).collect();
+        let most = taps.iter().map(Vec::len).max().unwrap_or(0);
+        let mut column = vec![1; x.rank()];
+        column[a.axis] = a.to;
+        let term = |k: usize| {
+            // Where there are fewer taps, the first one stands in with weight 0.
+            let one = |t: &Vec<(usize, f32)>| t.get(k).copied().or(t.first().map(|t| (t.0, 0.0))).unwrap_or((0, 0.0));
+            let (entries, weights): (Vec<usize>, Vec<f32>) = taps.iter().map(one).unzip();
+            x.select(a.axis, &entries).mul(&Real::new(&column, weights, &cx.device))
+        };
+        (1..most).fold(term(0), |sum, k| sum.add(&term(k)))
     }
 }
 
@@ -289,13 +309,8 @@ impl Operator for Resize {
     fn infer(&self, inputs: Args<'_, Fact>) -> OpResult<Vec<Fact>> {
         let input = inputs.need(0)?;
         let along = self.along(inputs)?;
-        if self.mode != Mode::Nearest {
-            if !input.dtype.is_float() {
-                unsupported!("mode {:?} for {} values", self.mode, input.dtype);
-            }
-            for a in &along {
-                checked_shape(&[a.from as i64, a.to as i64])?;
-            }
+        if self.mode != Mode::Nearest && !input.dtype.is_float() {
+            unsupported!("mode {:?} for {} values", self.mode, input.dtype);
         }
         Ok(vec![Fact::new(input.dtype, self.shape(&input.shape, &along)?)])
     }
@@ -318,67 +333,38 @@ impl Operator for Resize {
         if self.mode == Mode::Nearest {
             let mut lists: Vec<Vec<usize>> = input.shape().iter().map(|&d| (0..d).collect()).collect();
             for a in &along {
-                let fill = |i| if self.outside(a, i) { super::rearrange::FILL } else { self.nearest(a, i) };
+                let fill = |i| if self.outside(a, i) { FILL } else { self.nearest(a, i) };
                 lists[a.axis] = (0..a.to).map(fill).collect();
             }
-            let whole =
-                |(list, &d): (&Vec<usize>, &usize)| list.len() == d && list.iter().enumerate().all(|(i, &j)| i == j);
-            let changed: Vec<usize> =
-                lists.iter().zip(input.shape()).enumerate().filter(|(_, x)| !whole(*x)).map(|(i, _)| i).collect();
-            let filled = lists.iter().flatten().any(|&i| i == super::rearrange::FILL);
             let fill = Fill { float: self.extrapolation, int: self.extrapolation as i64, ..Fill::default() };
-            if filled {
-                let how = How::Index(per_axis(input.shape(), &lists));
-                return Ok(vec![moved(input, &how, &outputs[0].shape, &fill)?]);
-            }
-            let mut value = input.clone();
-            for axis in changed {
-                let mut shape = value.shape().to_vec();
-                shape[axis] = lists[axis].len();
-                value = moved(&value, &How::Select(axis, lists[axis].clone()), &shape, &fill)?;
-            }
-            return Ok(vec![value]);
+            return Ok(vec![moved(input, &How::Entries(lists), &outputs[0].shape, &fill)?]);
         }
         let mut x = input.real(cx)?;
         for a in
             along.iter().filter(|a| a.from != a.to || a.scale != 1.0 || self.coordinates == Coordinates::CropAndResize)
         {
-            let mut weights = vec![0.0f32; a.to * a.from];
-            for (i, row) in weights.chunks_exact_mut(a.from).enumerate() {
-                self.weights(a, i, row);
-            }
-            x = apply(&x, a.axis, &Real::new(&[a.to, a.from], weights, &cx.device));
+            x = self.apply(&x, a, cx);
         }
         if along.iter().any(|a| (0..a.to).any(|i| self.outside(a, i))) {
-            let mut inside = vec![1.0f32];
+            let mut inside = vec![true];
             for (axis, &d) in outputs[0].shape.iter().enumerate() {
                 let own = along.iter().find(|a| a.axis == axis);
-                let keep: Vec<f32> =
-                    (0..d).map(|i| f32::from(u8::from(!own.is_some_and(|a| self.outside(a, i))))).collect();
-                inside = inside.iter().flat_map(|&v| keep.iter().map(move |&k| v * k)).collect();
+                let keep: Vec<bool> = (0..d).map(|i| !own.is_some_and(|a| self.outside(a, i))).collect();
+                inside = inside.iter().flat_map(|&v| keep.iter().map(move |&k| v && k)).collect();
             }
-            let fill: Vec<f32> = inside.iter().map(|&k| (1.0 - k) * self.extrapolation).collect();
             let shape = &outputs[0].shape;
-            x = x.mul(&Real::new(shape, inside, &cx.device)).add(&Real::new(shape, fill, &cx.device));
+            // Picking and not multiplying: infinities outside must not become NaN.
+            x = Mask::new(shape, inside, &cx.device).pick(&x, &Real::full(shape, self.extrapolation, &cx.device));
         }
         Ok(vec![Value::Real(x)])
     }
-}
-
-/// `weights` `[to, from]` applied along one axis.
-fn apply(x: &Real, axis: usize, weights: &Real) -> Real {
-    let mut order: Vec<usize> = (0..x.rank()).filter(|&i| i != axis).collect();
-    order.push(axis);
-    let mut inverse = vec![0; x.rank()];
-    order.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
-    x.permute(&order).matmul(&weights.transpose_last()).permute(&inverse)
 }
 
 #[cfg(test)]
 mod tests {
     use netproof_tensor::Tensor;
 
-    use crate::ops::test_support::run;
+    use crate::ops::test_support::{Attr, run};
 
     #[test]
     fn sizes_that_cannot_be_are_refused() {
@@ -390,5 +376,30 @@ mod tests {
         let y = run("Resize", 11, &[], &[x(), None, scales([1.0, 1.0, 2.0, 1.0])]).unwrap();
         assert_eq!(y[0].shape(), [1, 1, 4, 2]);
         assert_eq!(y[0].as_f32().unwrap(), [1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn ten_entries_scaled_by_seven_tenths_are_seven() {
+        let x = Some(Tensor::f32(vec![10], (0..10).map(|v| v as f32).collect()).unwrap());
+        let scale = Some(Tensor::f32(vec![1], vec![0.7]).unwrap());
+        let y = run("Resize", 13, &[("mode", Attr::Text("linear"))], &[x, None, scale]).unwrap();
+        let got = y[0].as_f32().unwrap();
+        // (i + 0.5) / 0.7 - 0.5
+        let want = [0.2142857, 1.6428571, 3.0714286, 4.5, 5.928571, 7.357143, 8.785714];
+        assert_eq!(got.len(), want.len());
+        assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}");
+    }
+
+    #[test]
+    fn a_filter_that_is_stretched_without_limit_covers_the_axis() {
+        let x = Some(Tensor::f32(vec![3], vec![1.0, 2.0, 3.0]).unwrap());
+        let one = |v: &[f32]| Some(Tensor::f32(vec![v.len()], v.to_vec()).unwrap());
+        let attributes = [
+            ("mode", Attr::Text("linear")),
+            ("antialias", Attr::Int(1)),
+            ("coordinate_transformation_mode", Attr::Text("tf_crop_and_resize")),
+        ];
+        let y = run("Resize", 19, &attributes, &[x, one(&[0.0, 1e30]), one(&[1e-30])]).unwrap();
+        assert_eq!(y[0].shape(), [3]);
     }
 }

@@ -4,7 +4,8 @@ use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid, unsupported};
-use crate::operator::{Args, Context, Entry, Fact, Operator, Value, checked_shape};
+use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, checked_shape};
+use crate::real::Real;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "Shape", build: |a| Ok(Box::new(Shape { start: a.int("start", 0)?, end: a.optional_int("end")? })) },
@@ -122,7 +123,7 @@ fn filled(value: &Tensor, shape: &[usize], cx: &Context) -> OpResult<Vec<Value>>
     let n = shape.iter().product();
     let elements = match value.elements() {
         Elements::Float(v) => {
-            return Ok(vec![Value::Real(crate::real::Real::full(shape, v[0], &cx.device))]);
+            return Ok(vec![Value::Real(Real::full(shape, v[0], &cx.device))]);
         }
         Elements::Int(v) => Elements::Int(vec![v[0]; n]),
         Elements::Bool(v) => Elements::Bool(vec![v[0]; n]),
@@ -176,11 +177,23 @@ impl Operator for Range {
         if dtype.is_float() {
             let (start, delta) = (f64::from(inputs.scalar(0, 0.0)?), f64::from(inputs.scalar(2, 1.0)?));
             let values = (0..n).map(|i| (start + i as f64 * delta) as f32).collect();
-            return Ok(vec![Value::Real(crate::real::Real::new(&[n], values, &cx.device))]);
+            return Ok(vec![Value::Real(Real::new(&[n], values, &cx.device))]);
         }
         let (start, delta) = (inputs.ints(0)?[0], inputs.ints(2)?[0]);
         let values = (0..n as i64).map(|i| dtype.wrap(start.wrapping_add(i.wrapping_mul(delta)))).collect();
         Ok(vec![Value::host(Tensor::new(dtype, vec![n], Elements::Int(values))?)])
+    }
+
+    fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
+        let g = call.gradient();
+        let own = |i: usize| call.inputs.need(i).map(|v| v.shape());
+        let start = call.when(0, || Ok(g.sum_all().reshape(own(0)?)))?;
+        let delta = call.when(2, || {
+            let number = (0..g.count()).map(|i| i as f32).collect();
+            Ok(g.mul(&Real::new(g.shape(), number, &call.cx.device)).sum_all().reshape(own(2)?))
+        })?;
+        // The limit says only how many numbers there are.
+        Ok(Some(vec![start, None, delta]))
     }
 }
 

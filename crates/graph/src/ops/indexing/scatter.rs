@@ -50,36 +50,86 @@ pub(super) fn nd(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
 }
 
 impl Scatter {
-    /// Position in the data of each element of the updates.
-    fn positions(&self, inputs: Args<'_, Value>) -> OpResult<Vec<usize>> {
+    /// Where the updates go: the data is seen as rows of some elements, and each row of the updates has its row.
+    fn rows(&self, inputs: Args<'_, Value>) -> OpResult<(usize, Vec<usize>)> {
         let (data, indices) = (inputs.need(0)?.shape(), inputs.need(1)?.shape());
         let values = inputs.ints(1)?;
         match self.places {
-            Places::Elements(a) => element_positions(data, indices, &values, axis(a, data.len())?),
+            Places::Elements(a) => Ok((1, element_positions(data, indices, &values, axis(a, data.len())?)?)),
             Places::Nd => {
                 let tuple = indices.last().copied().unwrap_or(0);
-                let steps = strides(data);
-                let inner: usize = data[tuple..].iter().product();
+                let steps = strides(&data[..tuple]);
                 let tuples: usize = indices[..indices.len() - 1].iter().product();
-                let mut out = Vec::with_capacity(tuples * inner);
-                for t in 0..tuples {
-                    let mut base = 0;
-                    for d in 0..tuple {
-                        base += entry(values[t * tuple + d], data[d])? * steps[d];
-                    }
-                    out.extend(base..base + inner);
-                }
-                Ok(out)
+                let row = |t: usize| {
+                    (0..tuple).map(|d| Ok(entry(values[t * tuple + d], data[d])? * steps[d])).sum::<OpResult<usize>>()
+                };
+                Ok((data[tuple..].iter().product(), (0..tuples).map(row).collect::<OpResult<_>>()?))
             }
         }
     }
 
-    /// For each element of the result where it comes from: the data, or the last update put there.
-    fn sources(&self, count: usize, positions: &[usize]) -> Vec<usize> {
-        let mut sources: Vec<usize> = (0..count).collect();
-        positions.iter().enumerate().for_each(|(u, &p)| sources[p] = count + u);
-        sources
+    /// Position in the data of each element of the updates.
+    fn positions(&self, inputs: Args<'_, Value>) -> OpResult<Vec<usize>> {
+        let (run, rows) = self.rows(inputs)?;
+        Ok(rows.into_iter().flat_map(|r| r * run..(r + 1) * run).collect())
     }
+
+    /// The reduction of two floats. NaN wins.
+    fn combine(&self, old: f32, update: f32) -> f32 {
+        match self.reduction {
+            Reduction::None => update,
+            Reduction::Add => old + update,
+            Reduction::Mul => old * update,
+            _ if old.is_nan() || update.is_nan() => f32::NAN,
+            Reduction::Max => old.max(update),
+            Reduction::Min => old.min(update),
+        }
+    }
+
+    /// Gradients of data and updates where the result is a product or an extreme of both.
+    fn host_gradients(&self, call: &Backward<'_>) -> OpResult<(Vec<f32>, Vec<f32>)> {
+        let positions = self.positions(call.inputs)?;
+        let data = call.inputs.real(0, call.cx)?.to_vec();
+        let updates = call.inputs.real(2, call.cx)?.to_vec();
+        let mut data_gradient = call.gradient().to_vec();
+        if self.reduction == Reduction::Mul {
+            // All other factors: those before, times those behind. Dividing by the own factor would fail at zero.
+            let mut before = data;
+            let mut update_gradient = Vec::with_capacity(updates.len());
+            for (&p, &u) in positions.iter().zip(&updates) {
+                update_gradient.push(before[p]);
+                before[p] *= u;
+            }
+            for (k, (&p, &u)) in positions.iter().zip(&updates).enumerate().rev() {
+                update_gradient[k] *= data_gradient[p];
+                data_gradient[p] *= u;
+            }
+            return Ok((data_gradient, update_gradient));
+        }
+        // At ties the first has it all: the data, then the updates in order.
+        let mut best = data;
+        let mut holder: Vec<Option<usize>> = vec![None; best.len()];
+        for (k, (&p, &u)) in positions.iter().zip(&updates).enumerate() {
+            let result = self.combine(best[p], u);
+            if result != best[p] && !best[p].is_nan() {
+                (best[p], holder[p]) = (result, Some(k));
+            }
+        }
+        let mut update_gradient = vec![0.0; updates.len()];
+        for (g, holder) in data_gradient.iter_mut().zip(holder) {
+            if let Some(k) = holder {
+                update_gradient[k] = std::mem::take(g);
+            }
+        }
+        Ok((data_gradient, update_gradient))
+    }
+}
+
+/// For each row of the result where it comes from: the data, or the last update put there.
+fn sources(count: usize, rows: &[usize]) -> Vec<usize> {
+    let mut sources: Vec<usize> = (0..count).collect();
+    rows.iter().enumerate().for_each(|(u, &r)| sources[r] = count + u);
+    sources
 }
 
 impl Operator for Scatter {
@@ -113,33 +163,28 @@ impl Operator for Scatter {
 
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Vec<Value>> {
         let fact = &outputs[0];
-        let n = fact.count();
-        let positions = self.positions(inputs)?;
         if fact.dtype.is_float() {
             let (data, updates) = (inputs.real(0, cx)?, inputs.real(2, cx)?);
+            let (run, rows) = self.rows(inputs)?;
             if updates.count() == 0 {
                 return Ok(vec![Value::Real(data)]);
             }
-            let (flat, new) = (data.reshape(&[n]), updates.reshape(&[updates.count()]));
+            let n = data.count() / run;
+            let (old, new) = (data.reshape(&[n, run]), updates.reshape(&[rows.len(), run]));
             let result = match self.reduction {
-                Reduction::None => Real::concat(&[flat, new], 0).select(0, &self.sources(n, &positions)),
-                Reduction::Add => flat.add_at(0, &positions, &new),
-                kind => {
-                    let mut values = flat.to_vec();
-                    for (&p, u) in positions.iter().zip(new.to_vec()) {
-                        let old = values[p];
-                        values[p] = match kind {
-                            Reduction::Mul => old * u,
-                            _ if old.is_nan() || u.is_nan() => f32::NAN,
-                            Reduction::Max => old.max(u),
-                            _ => old.min(u),
-                        };
+                Reduction::None => Real::concat(&[old, new], 0).select(0, &sources(n, &rows)),
+                Reduction::Add => old.add_at(0, &rows, &new),
+                _ => {
+                    let mut values = data.to_vec();
+                    for (p, u) in self.positions(inputs)?.into_iter().zip(updates.to_vec()) {
+                        values[p] = self.combine(values[p], u);
                     }
-                    Real::new(&[n], values, &cx.device)
+                    Real::new(&fact.shape, values, &cx.device)
                 }
             };
             return Ok(vec![Value::Real(result.reshape(&fact.shape))]);
         }
+        let positions = self.positions(inputs)?;
         let (data, updates) = (inputs.need(0)?.to_host(), inputs.need(2)?.to_host());
         let elements = match (data.elements(), updates.elements()) {
             (Elements::Int(old), Elements::Int(new)) => {
@@ -178,23 +223,26 @@ impl Operator for Scatter {
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         let g = call.gradient();
-        let n = g.count();
-        let positions = self.positions(call.inputs)?;
-        let updates = call.inputs.need(2)?.shape().to_vec();
-        let flat = g.reshape(&[n]);
+        let updates = call.inputs.need(2)?.shape();
         let zeros = |shape: &[usize]| Real::full(shape, 0.0, &call.cx.device);
-        let (data_gradient, update_gradient) = match self.reduction {
-            Reduction::Add => (
-                g.clone(),
-                if positions.is_empty() { zeros(&updates) } else { flat.select(0, &positions).reshape(&updates) },
-            ),
-            Reduction::None => {
-                let sources = self.sources(n, &positions);
-                let all = zeros(&[n + positions.len()]).add_at(0, &sources, &flat);
-                let data = all.narrow(0, 0, n).reshape(g.shape());
-                (data, all.narrow(0, n, n + positions.len()).reshape(&updates))
+        let (run, rows) = self.rows(call.inputs)?;
+        let (data_gradient, update_gradient) = if updates.contains(&0) || g.count() == 0 {
+            (g.clone(), zeros(updates))
+        } else {
+            let n = g.count() / run;
+            let by_row = g.reshape(&[n, run]);
+            match self.reduction {
+                Reduction::Add => (g.clone(), by_row.select(0, &rows).reshape(updates)),
+                Reduction::None => {
+                    let all = zeros(&[n + rows.len(), run]).add_at(0, &sources(n, &rows), &by_row);
+                    let data = all.narrow(0, 0, n).reshape(g.shape());
+                    (data, all.narrow(0, n, n + rows.len()).reshape(updates))
+                }
+                _ => {
+                    let (data, update) = self.host_gradients(call)?;
+                    (Real::new(g.shape(), data, &call.cx.device), Real::new(updates, update, &call.cx.device))
+                }
             }
-            other => unsupported!("the gradient of attribute `reduction` {other:?}"),
         };
         Ok(Some(vec![call.wants(0).then_some(data_gradient), None, call.wants(2).then_some(update_gradient)]))
     }

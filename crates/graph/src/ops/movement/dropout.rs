@@ -3,7 +3,7 @@
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
-use crate::error::{OpResult, invalid, unsupported};
+use crate::error::{OpError, OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value};
 use crate::real::Real;
 
@@ -14,6 +14,8 @@ struct Dropout {
     /// Before opset 7: dropout at inference too, unless `is_test`.
     trains: bool,
     float_mask: bool,
+    /// Outputs that the node names: the mask is made only where it is one of them.
+    outputs: usize,
 }
 
 pub(super) fn build(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
@@ -22,12 +24,19 @@ pub(super) fn build(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
     let trains = a.opset < 7 && !a.flag("is_test", false)?;
     let inputs = a.opset >= 12;
     let ratio = if inputs { 0.5 } else { a.float("ratio", 0.5)? };
-    Ok(Box::new(Dropout { ratio, inputs, trains, float_mask: a.opset < 10 }))
+    Ok(Box::new(Dropout { ratio, inputs, trains, float_mask: a.opset < 10, outputs: a.outputs() }))
+}
+
+fn checked(ratio: f32) -> OpResult<f32> {
+    if !(0.0..1.0).contains(&ratio) {
+        invalid!("the ratio is {ratio}, must be at least 0 and below 1");
+    }
+    Ok(ratio)
 }
 
 impl Dropout {
     fn ratio(&self, inputs: Args<'_, Value>) -> OpResult<f32> {
-        if self.inputs { inputs.scalar(1, 0.5) } else { Ok(self.ratio) }
+        checked(if self.inputs { inputs.scalar(1, 0.5)? } else { self.ratio })
     }
 
     /// What each element is multiplied by: a stream of SplitMix64 per call, so that forward and backward pass agree.
@@ -59,41 +68,42 @@ impl Operator for Dropout {
             Some(f) if self.inputs => f.value.as_ref().and_then(|v| v.as_f32().map(|v| v[0])),
             _ => Some(self.ratio),
         };
-        if let Some(r) = ratio
-            && !(0.0..1.0).contains(&r)
-        {
-            invalid!("the ratio is {r}, must be at least 0 and below 1");
-        }
+        ratio.map(checked).transpose()?;
         let random = match inputs.get(2).filter(|_| self.inputs) {
             Some(f) if f.dtype != DType::Bool || f.count() != 1 => invalid!("input 2 must be one truth value"),
-            Some(f) => f.value.as_ref().is_none_or(|v| v.as_bool().is_some_and(|v| v[0])),
+            Some(f) => f.value.as_ref().ok_or(OpError::Deferred)?.as_bool().is_some_and(|v| v[0]),
             None => self.trains,
         };
-        if random && ratio != Some(0.0) {
+        if random && ratio.ok_or(OpError::Deferred)? > 0.0 {
             unsupported!("draws at random in evaluation too (training mode is set in the file); set it to false");
         }
         let mask = if self.float_mask { x.dtype } else { DType::Bool };
-        Ok(vec![Fact::new(x.dtype, x.shape.clone()), Fact::new(mask, x.shape.clone())])
+        let facts = vec![Fact::new(x.dtype, x.shape.clone()), Fact::new(mask, x.shape.clone())];
+        Ok(facts.into_iter().take(self.outputs).collect())
     }
 
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Vec<Value>> {
         let x = inputs.real(0, cx)?;
         let scales = self.scales(inputs, cx)?;
-        let kept: Vec<bool> = match &scales {
-            None => vec![true; x.count()],
-            Some(s) => s.iter().map(|&v| v > 0.0).collect(),
-        };
+        let mut values = Vec::new();
+        if let Some(mask) = outputs.get(1) {
+            let kept: Vec<bool> = match &scales {
+                None => vec![true; x.count()],
+                Some(s) => s.iter().map(|&v| v > 0.0).collect(),
+            };
+            values.push(if mask.dtype.is_float() {
+                let ones = kept.iter().map(|&k| f32::from(u8::from(k))).collect();
+                Value::Real(Real::new(x.shape(), ones, &cx.device))
+            } else {
+                Value::host(Tensor::new(DType::Bool, x.shape().to_vec(), Elements::Bool(kept))?)
+            });
+        }
         let y = match scales {
-            None => x.clone(),
+            None => x,
             Some(s) => x.mul(&Real::new(x.shape(), s, &cx.device)),
         };
-        let mask = match outputs.get(1) {
-            Some(f) if f.dtype.is_float() => {
-                Value::Real(Real::new(x.shape(), kept.iter().map(|&k| f32::from(u8::from(k))).collect(), &cx.device))
-            }
-            _ => Value::host(Tensor::new(DType::Bool, x.shape().to_vec(), Elements::Bool(kept))?),
-        };
-        Ok(vec![Value::Real(y), mask].into_iter().take(outputs.len()).collect())
+        values.insert(0, Value::Real(y));
+        Ok(values)
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
@@ -115,7 +125,7 @@ mod tests {
 
     #[test]
     fn masks_drop_their_share_and_keep_the_mean() {
-        let d = Dropout { ratio: 0.3, inputs: false, trains: false, float_mask: false };
+        let d = Dropout { ratio: 0.3, inputs: false, trains: false, float_mask: false, outputs: 1 };
         let mask = d.mask(0.3, 100_000, 7);
         let dropped = mask.iter().filter(|&&v| v == 0.0).count() as f64 / 1e5;
         assert!((dropped - 0.3).abs() < 0.01, "{dropped}");

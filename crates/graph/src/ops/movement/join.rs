@@ -78,7 +78,13 @@ impl Operator for Concat {
         let mut gradients = Vec::new();
         for i in 0..call.inputs.len() {
             let end = start + call.inputs.need(i)?.shape()[at];
-            gradients.push(call.when(i, || Ok(g.narrow(at, start, end)))?);
+            gradients.push(call.when(i, || {
+                if start == end {
+                    let shape = call.inputs.need(i)?.shape();
+                    return Ok(Real::full(shape, 0.0, &call.cx.device));
+                }
+                Ok(g.narrow(at, start, end))
+            })?);
             start = end;
         }
         Ok(Some(gradients))
@@ -106,6 +112,8 @@ struct Split {
     outputs: usize,
     sizes: Option<Vec<i64>>,
     input: bool,
+    /// From opset 18 on, the last part may be smaller than the others.
+    uneven: bool,
 }
 
 pub(super) fn split(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
@@ -116,7 +124,13 @@ pub(super) fn split(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
     {
         invalid!("attribute `num_outputs` is {n}, the node has {} outputs", a.outputs());
     }
-    Ok(Box::new(Split { axis: a.int("axis", 0)?, outputs: a.outputs(), sizes, input: a.opset < 2 || a.opset >= 13 }))
+    Ok(Box::new(Split {
+        axis: a.int("axis", 0)?,
+        outputs: a.outputs(),
+        sizes,
+        input: a.opset < 2 || a.opset >= 13,
+        uneven: a.opset >= 18,
+    }))
 }
 
 impl Split {
@@ -131,14 +145,16 @@ impl Split {
         };
         let Some(given) = given else {
             let n = self.outputs.max(1);
-            // Parts are equal; the last one is smaller where that is not possible.
+            if !self.uneven && !d.is_multiple_of(n) {
+                invalid!("axis {at} of size {d} cannot be split into {n} equal parts");
+            }
             let each = d.div_ceil(n);
             return Ok((at, (0..n).map(|i| each.min(d.saturating_sub(i * each))).collect()));
         };
-        let sizes =
-            checked_shape(&given.iter().map(|&s| s.min(i64::from(u32::MAX))).collect::<Vec<_>>()).or_else(|e| {
-                if given.iter().all(|&s| s >= 0) { Ok(given.iter().map(|&s| s as usize).collect()) } else { Err(e) }
-            })?;
+        let sizes: Vec<usize> = given.iter().filter_map(|&s| usize::try_from(s).ok()).collect();
+        if sizes.len() != given.len() {
+            invalid!("parts {given:?} must not be negative");
+        }
         if sizes.len() != self.outputs || sizes.iter().fold(0usize, |a, &b| a.saturating_add(b)) != d {
             invalid!("parts {given:?} for {} outputs do not add up to {d}", self.outputs);
         }
