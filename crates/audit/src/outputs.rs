@@ -10,6 +10,9 @@ use crate::AuditError;
 /// Most numbers of the kept sample of logits: 64 MiB.
 const SAMPLE_VALUES: usize = 16 << 20;
 
+/// Most rows of it.
+const SAMPLE_ROWS: usize = 1 << 20;
+
 /// Rows with the highest loss that are kept.
 const HARDEST: usize = 50;
 
@@ -59,7 +62,7 @@ pub struct HardRow {
     pub confidence: f64,
 }
 
-/// Logits and labels of all rows, or of evenly spaced ones where all would take over 64 MiB.
+/// Logits and labels of all rows, or of evenly spaced ones where there are over a million or they would take over 64 MiB.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
     /// Positions of the rows.
@@ -158,7 +161,7 @@ impl Collector {
                 sample: Sample::default(),
             }),
         };
-        let stride = rows.saturating_mul(classes).div_ceil(SAMPLE_VALUES).max(1);
+        let stride = rows.saturating_mul(classes).div_ceil(SAMPLE_VALUES).max(rows.div_ceil(SAMPLE_ROWS)).max(1);
         Self { outputs, stride, position: 0, label_error: None }
     }
 

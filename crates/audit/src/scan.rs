@@ -42,8 +42,8 @@ impl Scan {
             missing: 0,
             class_counts: Vec::new(),
             targets: Moments::default(),
-            hashes: Vec::new(),
-            labels: Vec::new(),
+            hashes: Vec::with_capacity(data.len()),
+            labels: Vec::with_capacity(data.len()),
             row_ids: None,
         };
         (scan, data.hasher())

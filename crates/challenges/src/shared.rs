@@ -23,11 +23,10 @@ pub(crate) fn mean(m: &Moments, level: Level) -> Option<Estimate> {
     Some(Estimate { value, n, standard_error, interval })
 }
 
-/// Labels and predictions as class indices.
-pub(crate) fn classes(c: &Classified) -> (Vec<usize>, Vec<Option<usize>>) {
-    let labels = c.labels.iter().map(|&l| l as usize).collect();
-    let predicted = c.predicted.iter().map(|&p| (p != UNDEFINED).then_some(p as usize)).collect();
-    (labels, predicted)
+/// Label and prediction of a row as class indices.
+pub(crate) fn pair(c: &Classified, row: usize) -> (usize, Option<usize>) {
+    let predicted = c.predicted[row];
+    (c.labels[row] as usize, (predicted != UNDEFINED).then_some(predicted as usize))
 }
 
 /// Evenly spaced positions, at most [`RESAMPLED_ROWS`].

@@ -118,22 +118,34 @@ impl ConfusionMatrix {
     /// # Errors
     /// Lengths that differ, or a label or prediction beyond the classes.
     pub fn new(classes: usize, labels: &[usize], predicted: &[Option<usize>]) -> Result<Self, StatsError> {
+        StatsError::check_length("predictions", labels.len(), predicted.len())?;
+        Self::from_pairs(classes, labels.iter().copied().zip(predicted.iter().copied()))
+    }
+
+    /// Counts pairs of label and prediction, which need not be in memory at once.
+    ///
+    /// # Errors
+    /// A label or prediction beyond the classes.
+    pub fn from_pairs(
+        classes: usize,
+        pairs: impl IntoIterator<Item = (usize, Option<usize>)>,
+    ) -> Result<Self, StatsError> {
         if !(1..=MAX_CLASSES).contains(&classes) {
             let allowed = "1 to 16777216";
             return Err(StatsError::Parameter { name: "classes", value: classes as f64, allowed });
         }
-        StatsError::check_length("predictions", labels.len(), predicted.len())?;
-        StatsError::check_labels(labels, classes)?;
         let mut matrix = Self {
             cells: BTreeMap::new(),
             truths: vec![0; classes],
             predictions: vec![0; classes],
             unpredicted: vec![0; classes],
         };
-        for (row, (&label, &prediction)) in labels.iter().zip(predicted).enumerate() {
+        for (row, (label, prediction)) in pairs.into_iter().enumerate() {
+            if let Some(label) = [Some(label), prediction].into_iter().flatten().find(|&c| c >= classes) {
+                return Err(StatsError::Label { row, label, classes });
+            }
             matrix.truths[label] += 1;
             match prediction {
-                Some(class) if class >= classes => return Err(StatsError::Label { row, label: class, classes }),
                 Some(class) => {
                     matrix.predictions[class] += 1;
                     *matrix.cells.entry((label, class)).or_default() += 1;

@@ -13,7 +13,7 @@ use netproof_stats::roc::{one_versus_rest, roc_curve};
 use netproof_stats::{Estimate, Interval, Level, Sum, regression::regression};
 use serde::{Deserialize, Serialize};
 
-use crate::shared::{RESAMPLED_ROWS, classes, mean, outputs, percent, resampled_positions, undefined_caveat};
+use crate::shared::{RESAMPLED_ROWS, mean, outputs, pair, percent, resampled_positions, undefined_caveat};
 
 pub(crate) static CARD: Card = Card {
     id: "performance",
@@ -64,8 +64,7 @@ impl Check for Performance {
 
 impl Performance {
     fn classifier(&self, subject: &Subject, c: &Classified, cx: &Context<'_>) -> Result<Vec<Finding>, AuditError> {
-        let (labels, predicted) = classes(c);
-        let matrix = ConfusionMatrix::new(c.classes, &labels, &predicted)?;
+        let matrix = ConfusionMatrix::from_pairs(c.classes, (0..c.rows()).map(|row| pair(c, row)))?;
         let reports = matrix.per_class(cx.level);
         let name = |class: usize| subject.class_name(class);
         let mut findings = Vec::new();
@@ -107,7 +106,7 @@ impl Performance {
                     .done(),
             );
         }
-        findings.extend(self.macro_f1(&matrix, &labels, &predicted, cx)?);
+        findings.extend(self.macro_f1(&matrix, c, cx)?);
         findings.extend(per_class(&reports, name, cx));
         findings.extend(auroc(c, name, cx)?);
         if let Some(e) = mean(&c.log_loss, cx.level) {
@@ -140,13 +139,12 @@ impl Performance {
     fn macro_f1(
         &self,
         matrix: &ConfusionMatrix,
-        labels: &[usize],
-        predicted: &[Option<usize>],
+        c: &Classified,
         cx: &Context<'_>,
     ) -> Result<Option<Finding>, AuditError> {
         let Some(f1) = matrix.macro_f1() else { return Ok(None) };
         let k = matrix.classes();
-        let rows = resampled_positions(labels.len());
+        let rows = resampled_positions(c.rows());
         let options = bootstrap::Options {
             resamples: self.resamples.clamp(100, 100_000),
             seed: cx.seed,
@@ -157,7 +155,7 @@ impl Performance {
         let b = bootstrap(rows.len(), &options, |sample| {
             counts.iter_mut().for_each(|c| *c = [0; 3]);
             for &i in sample {
-                let (label, p) = (labels[rows[i]], predicted[rows[i]]);
+                let (label, p) = pair(c, rows[i]);
                 counts[label][0] += 1;
                 if let Some(p) = p {
                     counts[p][1] += 1;
@@ -168,18 +166,18 @@ impl Performance {
             let f1s: Vec<f64> = defined.map(|c| 2.0 * f64::from(c[2]) / f64::from(c[0] + c[1])).collect();
             Sum::mean(&f1s)
         })?;
-        let complete = rows.len() == labels.len();
+        let complete = rows.len() == c.rows();
         let interval = b.and_then(|b| {
             if complete {
                 return b.estimate.interval;
             }
-            let scale = (rows.len() as f64 / labels.len() as f64).sqrt();
+            let scale = (rows.len() as f64 / c.rows() as f64).sqrt();
             Some(wald(f1.value, b.estimate.standard_error? * scale, cx.level).clamp(0.0, 1.0))
         });
         let draft = cx
             .finding("macro-f1", "Macro F1")
             .value("macro_f1", "fraction", f1.value)
-            .n(labels.len() as u64)
+            .n(c.rows() as u64)
             .interval(interval)
             .explain(format!(
                 "Mean over {} of {} classes of the harmonic mean of precision and recall.",
