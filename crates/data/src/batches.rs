@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::dataset::{Dataset, Inner, Memory};
-use crate::rng::Rng;
 use crate::source::{Array, Cursor, Kind};
 use crate::{Batch, DataError};
+use netproof_stats::rng::Rng;
 
 /// A cursor that reads ascending row numbers.
 pub(crate) struct Gather {

@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use netproof_stats::rng::Rng;
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::batch::{Annotations, Batch, ContentHasher, Labels};
 use crate::batches::{Batches, BlockOrder, Gather, Mode, Order};
 use crate::plan::Plan;
-use crate::rng::Rng;
 use crate::schema::{Column, Group, LabelKind};
 use crate::source::{Array, Field, Layout, MemorySource, Source, Values};
 use crate::{DataError, OnBadRow, OpenOptions, open};
@@ -313,7 +313,7 @@ impl Dataset {
     /// # Errors
     /// See [`Dataset::batches_in`].
     pub fn shuffled(&self, batch_size: usize, seed: u64, epoch: u64) -> Result<Batches, DataError> {
-        let mut rng = Rng::stream(seed, &format!("shuffle/{epoch}"));
+        let mut rng = Rng::named(seed, &format!("shuffle/{epoch}"));
         let batch = batch_size.max(1);
         let mode = self.random_access(self.len(), batch)?;
         let blocks = match &mode {

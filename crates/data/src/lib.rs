@@ -34,7 +34,6 @@ mod parquet_pages;
 mod parquet_source;
 mod picture;
 mod plan;
-pub mod rng;
 mod schema;
 mod source;
 mod split;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::DataError;
-use crate::rng::Rng;
+use netproof_stats::rng::Rng;
 
 /// Cuts `n` rows at random into parts of the given fractions, each part in ascending order.
 ///
@@ -25,7 +25,7 @@ pub fn split(n: usize, fractions: &[f64], seed: u64, stratify: Option<&[usize]>)
         });
     }
     let mut parts = vec![Vec::new(); fractions.len()];
-    let mut rng = Rng::stream(seed, "split");
+    let mut rng = Rng::named(seed, "split");
     for rows in strata(n, stratify)? {
         let rows = shuffled(rows, &mut rng);
         // Cutting at rounded cumulative shares keeps every part within one row of its own share.
@@ -49,7 +49,7 @@ pub fn split(n: usize, fractions: &[f64], seed: u64, stratify: Option<&[usize]>)
 pub fn k_fold(n: usize, k: usize, seed: u64, stratify: Option<&[usize]>) -> Result<Vec<Vec<usize>>, DataError> {
     check_folds(k, n)?;
     let mut folds = vec![Vec::new(); k];
-    let mut rng = Rng::stream(seed, "k-fold");
+    let mut rng = Rng::named(seed, "k-fold");
     // The deal continues where the last class ended, so that sizes over all classes stay within one row too.
     let mut next = 0;
     for rows in strata(n, stratify)? {
@@ -70,7 +70,7 @@ pub fn k_fold(n: usize, k: usize, seed: u64, stratify: Option<&[usize]>) -> Resu
 pub fn grouped_k_fold(groups: &[usize], k: usize, seed: u64) -> Result<Vec<Vec<usize>>, DataError> {
     let mut members = strata(groups.len(), Some(groups))?;
     check_folds(k, members.len())?;
-    Rng::stream(seed, "grouped-k-fold").shuffle(&mut members);
+    Rng::named(seed, "grouped-k-fold").shuffle(&mut members);
     members.sort_by_key(|rows| std::cmp::Reverse(rows.len()));
     let mut folds: Vec<Vec<usize>> = vec![Vec::new(); k];
     for rows in members {

@@ -1,8 +1,8 @@
 //! Initial values of parameters, drawn from a seed.
 //!
-//! SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) makes the bits, Box and Muller's formula (Annals of Mathematical
-//! Statistics 29(2), 1958) the normal numbers. Each parameter has a stream of its own, so that a network's first layers
-//! are the same whatever follows them.
+//! Each parameter has a stream of its own, so that a network's first layers are the same whatever follows them.
+
+use netproof_stats::rng::Rng;
 
 /// Where the values of a parameter come from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) enum Init {
 
 /// Initial values of the `stream`-th parameter under a seed.
 pub(crate) fn tensor(init: Init, count: usize, seed: u64, stream: u64) -> Vec<f32> {
-    let mut draws = Draws { state: mix(seed ^ mix(stream.wrapping_add(1))) };
+    let mut draws = Rng::stream(seed, stream.wrapping_add(1));
     let mut one = || match init {
         Init::Constant(value) => value,
         Init::Normal(std) => (std * draws.normal()) as f32,
@@ -34,39 +34,6 @@ pub(crate) fn tensor(init: Init, count: usize, seed: u64, stream: u64) -> Vec<f3
     (0..count).map(|_| one()).collect()
 }
 
-struct Draws {
-    state: u64,
-}
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        let out = mix(self.state);
-        self.state = self.state.wrapping_add(GOLDEN);
-        out
-    }
-
-    /// In `[0, 1)`.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        // The logarithm needs a number above 0.
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
-    }
-}
-
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// One step of SplitMix64 from a state.
-fn mix(state: u64) -> u64 {
-    let z = state.wrapping_add(GOLDEN);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,13 +42,6 @@ mod tests {
         let n = values.len() as f64;
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
         (mean, (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n).sqrt())
-    }
-
-    #[test]
-    fn bits_are_those_published_with_the_reference_implementation() {
-        let mut draws = Draws { state: 1_234_567 };
-        let got: Vec<u64> = (0..3).map(|_| draws.next()).collect();
-        assert_eq!(got, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use netproof_stats::rng::Rng;
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::error::{GraphError, OpError};
@@ -586,12 +587,9 @@ fn accumulate(slot: &mut Option<Real>, g: Real) {
     });
 }
 
-/// A stream of its own for each node: the finaliser of SplitMix64 over seed and node number.
+/// A seed of its own for each node.
 fn node_seed(seed: u64, node: usize) -> u64 {
-    let mut z = seed.wrapping_add((node as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    Rng::stream(seed, node as u64 + 1).next_u64()
 }
 
 fn round(tensor: Tensor) -> Tensor {

@@ -1,54 +1,11 @@
 //! Gradients of elementwise operators, softmax, reductions and choices against central differences, and their answers
 //! where a function has no slope: kinks, ties, zeros, infinities.
 
+mod common;
+
+use common::{Attr, named, one_node};
 use netproof_graph::{Model, Request, Wrt};
-use netproof_onnx::proto::attribute_proto::AttributeType;
-use netproof_onnx::proto::type_proto::{Tensor as TensorType, Value};
-use netproof_onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
-};
-use netproof_onnx::{OnnxFile, data_type_code};
 use netproof_tensor::{DType, Tensor};
-
-enum Attr {
-    Int(i64),
-    Ints(&'static [i64]),
-    Float(f32),
-    Text(&'static str),
-}
-
-fn attribute((name, value): &(&str, Attr)) -> AttributeProto {
-    let mut a = AttributeProto { name: Some((*name).to_owned()), ..Default::default() };
-    let kind = match value {
-        Attr::Int(v) => {
-            a.i = Some(*v);
-            AttributeType::Int
-        }
-        Attr::Ints(v) => {
-            a.ints = v.to_vec();
-            AttributeType::Ints
-        }
-        Attr::Float(v) => {
-            a.f = Some(*v);
-            AttributeType::Float
-        }
-        Attr::Text(v) => {
-            a.s = Some(v.as_bytes().to_vec());
-            AttributeType::String
-        }
-    };
-    a.r#type = Some(kind as i32);
-    a
-}
-
-fn port(name: &str, dtype: DType) -> ValueInfoProto {
-    let tensor = TensorType { elem_type: Some(data_type_code(dtype)), ..Default::default() };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)), ..Default::default() }),
-        ..Default::default()
-    }
-}
 
 /// A network of one node with the output `y`, and its inputs `x0`, `x1` and so on.
 struct One {
@@ -59,33 +16,13 @@ struct One {
 
 impl One {
     fn new(operator: &str, opset: i64, attributes: &[(&str, Attr)], inputs: &[Tensor]) -> Self {
-        let inputs: Vec<(String, Tensor)> =
-            inputs.iter().enumerate().map(|(i, t)| (format!("x{i}"), t.clone())).collect();
-        let mut output = vec!["y".to_owned()];
+        let inputs: Vec<Option<Tensor>> = inputs.iter().cloned().map(Some).collect();
+        let mut outputs = vec![("y".to_owned(), DType::F32)];
         if operator == "TopK" {
-            output.push("positions".to_owned());
+            outputs.push(("positions".to_owned(), DType::I64));
         }
-        let node = NodeProto {
-            op_type: Some(operator.to_owned()),
-            input: inputs.iter().map(|(n, _)| n.clone()).collect(),
-            output,
-            attribute: attributes.iter().map(attribute).collect(),
-            ..Default::default()
-        };
-        let graph = GraphProto {
-            name: Some("one".to_owned()),
-            node: vec![node],
-            input: inputs.iter().map(|(n, t)| port(n, t.dtype())).collect(),
-            output: vec![port("y", DType::F32)],
-            ..Default::default()
-        };
-        let proto = ModelProto {
-            ir_version: Some(10),
-            opset_import: vec![OperatorSetIdProto { domain: None, version: Some(opset) }],
-            graph: Some(graph),
-            ..Default::default()
-        };
-        let model = Model::from_file(OnnxFile::from(proto)).unwrap_or_else(|e| panic!("{operator}: {e}"));
+        let model = one_node(operator, opset, attributes, &inputs, &outputs);
+        let inputs = named(&inputs);
         Self { what: format!("{operator}-{opset}"), model, inputs }
     }
 

@@ -1,66 +1,13 @@
 //! Gradients of whole layers against central differences: normalisation, recurrence, attention, dequantisation.
 
+mod common;
+
+use common::{Attr, named, one_node};
 use netproof_graph::{Model, Request, Wrt};
-use netproof_onnx::proto::attribute_proto::AttributeType;
-use netproof_onnx::proto::type_proto::{Tensor as TensorType, Value};
-use netproof_onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
-};
-use netproof_onnx::{OnnxFile, data_type_code};
 use netproof_tensor::{DType, Elements, Tensor};
 
 /// Step of the differences. Four points make the error of order step⁴, below the rounding of f32 sums.
 const STEP: f32 = 0.02;
-
-enum Attr {
-    Int(i64),
-    Ints(&'static [i64]),
-    Float(f32),
-    Floats(&'static [f32]),
-    Text(&'static str),
-    Texts(&'static [&'static str]),
-}
-
-fn attribute((name, value): &(&str, Attr)) -> AttributeProto {
-    let mut a = AttributeProto { name: Some((*name).to_owned()), ..Default::default() };
-    let kind = match value {
-        Attr::Int(v) => {
-            a.i = Some(*v);
-            AttributeType::Int
-        }
-        Attr::Ints(v) => {
-            a.ints = v.to_vec();
-            AttributeType::Ints
-        }
-        Attr::Float(v) => {
-            a.f = Some(*v);
-            AttributeType::Float
-        }
-        Attr::Floats(v) => {
-            a.floats = v.to_vec();
-            AttributeType::Floats
-        }
-        Attr::Text(v) => {
-            a.s = Some(v.as_bytes().to_vec());
-            AttributeType::String
-        }
-        Attr::Texts(v) => {
-            a.strings = v.iter().map(|s| s.as_bytes().to_vec()).collect();
-            AttributeType::Strings
-        }
-    };
-    a.r#type = Some(kind as i32);
-    a
-}
-
-fn port(name: &str, dtype: DType) -> ValueInfoProto {
-    let tensor = TensorType { elem_type: Some(data_type_code(dtype)), ..Default::default() };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)), ..Default::default() }),
-        ..Default::default()
-    }
-}
 
 /// A network of one node.
 struct Layer {
@@ -78,34 +25,10 @@ impl Layer {
         inputs: &[Option<Tensor>],
         outputs: &[DType],
     ) -> Self {
-        let name = |i: usize| format!("x{i}");
         let names: Vec<String> = (0..outputs.len()).map(|i| format!("y{i}")).collect();
-        let node = NodeProto {
-            op_type: Some(operator.to_owned()),
-            input: inputs.iter().enumerate().map(|(i, t)| if t.is_some() { name(i) } else { String::new() }).collect(),
-            output: names.clone(),
-            attribute: attributes.iter().map(attribute).collect(),
-            ..Default::default()
-        };
-        let graph = GraphProto {
-            name: Some("layer".to_owned()),
-            node: vec![node],
-            input: inputs
-                .iter()
-                .enumerate()
-                .filter_map(|(i, t)| t.as_ref().map(|t| port(&name(i), t.dtype())))
-                .collect(),
-            output: names.iter().zip(outputs).map(|(n, d)| port(n, *d)).collect(),
-            ..Default::default()
-        };
-        let proto = ModelProto {
-            ir_version: Some(10),
-            opset_import: vec![OperatorSetIdProto { domain: None, version: Some(opset) }],
-            graph: Some(graph),
-            ..Default::default()
-        };
-        let model = Model::from_file(OnnxFile::from(proto)).unwrap_or_else(|e| panic!("{operator}: {e}"));
-        let inputs = inputs.iter().enumerate().filter_map(|(i, t)| t.clone().map(|t| (name(i), t))).collect();
+        let ports: Vec<_> = names.iter().cloned().zip(outputs.iter().copied()).collect();
+        let model = one_node(operator, opset, attributes, inputs, &ports);
+        let inputs = named(inputs);
         Self { model, inputs, outputs: names, training: None }
     }
 

@@ -1,54 +1,11 @@
 //! Gradients of products, convolutions, pools and sums over named axes against central differences.
 
+mod common;
+
+use common::Attr::{self, Float, Int, Ints, Text};
+use common::one_node;
 use netproof_graph::{Model, Request, Wrt};
-use netproof_onnx::proto::attribute_proto::AttributeType;
-use netproof_onnx::proto::type_proto::{Tensor as TensorType, Value};
-use netproof_onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
-};
-use netproof_onnx::{OnnxFile, data_type_code};
 use netproof_tensor::{DType, Tensor};
-
-enum Attr {
-    Int(i64),
-    Ints(&'static [i64]),
-    Float(f32),
-    Text(&'static str),
-}
-use Attr::{Float, Int, Ints, Text};
-
-fn attribute((name, value): &(&str, Attr)) -> AttributeProto {
-    let mut a = AttributeProto { name: Some((*name).to_owned()), ..Default::default() };
-    let kind = match value {
-        Int(v) => {
-            a.i = Some(*v);
-            AttributeType::Int
-        }
-        Ints(v) => {
-            a.ints = v.to_vec();
-            AttributeType::Ints
-        }
-        Float(v) => {
-            a.f = Some(*v);
-            AttributeType::Float
-        }
-        Text(v) => {
-            a.s = Some(v.as_bytes().to_vec());
-            AttributeType::String
-        }
-    };
-    a.r#type = Some(kind as i32);
-    a
-}
-
-fn port(name: &str, dtype: DType) -> ValueInfoProto {
-    let tensor = TensorType { elem_type: Some(data_type_code(dtype)), ..Default::default() };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)), ..Default::default() }),
-        ..Default::default()
-    }
-}
 
 /// Values in -2..2 in a scrambled order, no two closer than 4 / count, none at 0.
 fn spaced(shape: &[usize], seed: usize) -> Tensor {
@@ -62,30 +19,10 @@ fn spaced(shape: &[usize], seed: usize) -> Tensor {
 }
 
 fn model(operator: &str, opset: i64, attributes: &[(&str, Attr)], inputs: &[Tensor], extra: &[DType]) -> Model {
-    let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
-    let mut output = vec![port("y", DType::F32)];
-    output.extend(extra.iter().map(|d| port("second", *d)));
-    let node = NodeProto {
-        op_type: Some(operator.to_owned()),
-        input: names.clone(),
-        output: output.iter().map(|o| o.name().to_owned()).collect(),
-        attribute: attributes.iter().map(attribute).collect(),
-        ..Default::default()
-    };
-    let graph = GraphProto {
-        name: Some("one".to_owned()),
-        node: vec![node],
-        input: names.iter().zip(inputs).map(|(n, t)| port(n, t.dtype())).collect(),
-        output,
-        ..Default::default()
-    };
-    let proto = ModelProto {
-        ir_version: Some(10),
-        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(opset) }],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    Model::from_file(OnnxFile::from(proto)).unwrap_or_else(|e| panic!("{operator}: {e}"))
+    let inputs: Vec<Option<Tensor>> = inputs.iter().cloned().map(Some).collect();
+    let mut outputs = vec![("y".to_owned(), DType::F32)];
+    outputs.extend(extra.iter().map(|d| ("second".to_owned(), *d)));
+    one_node(operator, opset, attributes, &inputs, &outputs)
 }
 
 fn request(inputs: &[Tensor]) -> Request {

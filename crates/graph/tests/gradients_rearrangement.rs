@@ -2,57 +2,14 @@
 //!
 //! All of them are linear in each element of each input, so two points give the exact slope.
 
+mod common;
+
+use common::{Attr, named, one_node};
 use netproof_graph::{GraphError, Model, Request, Wrt};
-use netproof_onnx::proto::attribute_proto::AttributeType;
-use netproof_onnx::proto::type_proto::{Tensor as TensorType, Value};
-use netproof_onnx::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TypeProto, ValueInfoProto,
-};
-use netproof_onnx::{OnnxFile, data_type_code};
 use netproof_tensor::{DType, Elements, Tensor};
 
 /// Small enough that no two values in a test change their order.
 const STEP: f32 = 1.0 / 64.0;
-
-enum Attr {
-    Int(i64),
-    Ints(&'static [i64]),
-    Float(f32),
-    Text(&'static str),
-}
-
-fn attribute((name, value): &(&str, Attr)) -> AttributeProto {
-    let mut a = AttributeProto { name: Some((*name).to_owned()), ..Default::default() };
-    let kind = match value {
-        Attr::Int(v) => {
-            a.i = Some(*v);
-            AttributeType::Int
-        }
-        Attr::Ints(v) => {
-            a.ints = v.to_vec();
-            AttributeType::Ints
-        }
-        Attr::Float(v) => {
-            a.f = Some(*v);
-            AttributeType::Float
-        }
-        Attr::Text(v) => {
-            a.s = Some(v.as_bytes().to_vec());
-            AttributeType::String
-        }
-    };
-    a.r#type = Some(kind as i32);
-    a
-}
-
-fn port(name: &str, dtype: DType) -> ValueInfoProto {
-    let tensor = TensorType { elem_type: Some(data_type_code(dtype)), ..Default::default() };
-    ValueInfoProto {
-        name: Some(name.to_owned()),
-        r#type: Some(TypeProto { value: Some(Value::TensorType(tensor)), ..Default::default() }),
-        ..Default::default()
-    }
-}
 
 /// A network of one node with the inputs `x0`, `x1`, ... and the float outputs `y0`, `y1`, ...
 struct Layer {
@@ -65,32 +22,10 @@ struct Layer {
 
 impl Layer {
     fn new(operator: &str, opset: i64, attributes: &[(&str, Attr)], inputs: &[Option<Tensor>], outputs: usize) -> Self {
-        let name = |i: usize| format!("x{i}");
         let names: Vec<String> = (0..outputs).map(|i| format!("y{i}")).collect();
-        let node = NodeProto {
-            op_type: Some(operator.to_owned()),
-            input: inputs.iter().enumerate().map(|(i, t)| if t.is_some() { name(i) } else { String::new() }).collect(),
-            output: names.clone(),
-            attribute: attributes.iter().map(attribute).collect(),
-            ..Default::default()
-        };
-        let given: Vec<(String, Tensor)> =
-            inputs.iter().enumerate().filter_map(|(i, t)| t.clone().map(|t| (name(i), t))).collect();
-        let graph = GraphProto {
-            name: Some("layer".to_owned()),
-            node: vec![node],
-            input: given.iter().map(|(n, t)| port(n, t.dtype())).collect(),
-            output: names.iter().map(|n| port(n, DType::F32)).collect(),
-            ..Default::default()
-        };
-        let proto = ModelProto {
-            ir_version: Some(10),
-            opset_import: vec![OperatorSetIdProto { domain: None, version: Some(opset) }],
-            graph: Some(graph),
-            ..Default::default()
-        };
-        let what = format!("{operator} {opset}");
-        let model = Model::from_file(OnnxFile::from(proto)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let ports: Vec<_> = names.iter().map(|n| (n.clone(), DType::F32)).collect();
+        let model = one_node(operator, opset, attributes, inputs, &ports);
+        let (what, given) = (format!("{operator} {opset}"), named(inputs));
         Self { what, model, inputs: given, outputs: names, training: None }
     }
 

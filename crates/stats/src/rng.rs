@@ -25,6 +25,14 @@ impl Rng {
         Self { state }
     }
 
+    /// An independent generator for a named purpose under a seed, such as `split`: the name's FNV-1a hash numbers the stream.
+    pub fn named(seed: u64, purpose: &str) -> Self {
+        let hash = purpose
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+        Self::stream(seed, hash)
+    }
+
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;
@@ -73,6 +81,13 @@ impl Rng {
         }
     }
 
+    /// The numbers `0..n` in random order.
+    pub fn permutation(&mut self, n: usize) -> Vec<usize> {
+        let mut items: Vec<usize> = (0..n).collect();
+        self.shuffle(&mut items);
+        items
+    }
+
     /// A standard normal number, by inversion: one draw gives one number, so streams stay aligned.
     pub fn normal(&mut self) -> f64 {
         // Half a step away from 0, where the quantile is infinite.
@@ -91,6 +106,22 @@ fn split_mix_64(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn named_streams_depend_on_seed_and_name_only() {
+        let first = |seed, name| Rng::named(seed, name).next_u64();
+        assert_eq!(first(1, "shuffle"), first(1, "shuffle"));
+        assert_ne!(first(1, "shuffle"), first(1, "split"));
+        assert_ne!(first(1, "shuffle"), first(2, "shuffle"));
+    }
+
+    #[test]
+    fn all_orders_of_three_occur_about_equally_often() {
+        let mut rng = Rng::new(11);
+        let mut seen = std::collections::BTreeMap::new();
+        (0..6000).for_each(|_| *seen.entry(rng.permutation(3)).or_insert(0) += 1);
+        assert!(seen.len() == 6 && seen.values().all(|&c| (880..1120).contains(&c)), "{seen:?}");
+    }
 
     #[test]
     fn split_mix_64_gives_the_published_sequence() {

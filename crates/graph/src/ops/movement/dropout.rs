@@ -1,5 +1,6 @@
 //! Dropout. Srivastava et al., JMLR 15, 2014, in the inverted form: what is kept is scaled by 1 / (1 - ratio).
 
+use netproof_stats::rng::Rng;
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
@@ -39,16 +40,11 @@ impl Dropout {
         checked(if self.inputs { inputs.scalar(1, 0.5)? } else { self.ratio })
     }
 
-    /// What each element is multiplied by: a stream of SplitMix64 per call, so that forward and backward pass agree.
+    /// What each element is multiplied by: drawn from the seed of the call, so that forward and backward pass agree.
     fn mask(&self, ratio: f32, n: usize, seed: u64) -> Vec<f32> {
         let scale = 1.0 / (1.0 - ratio);
-        let keep = |i: usize| {
-            let mut z = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32 >= ratio
-        };
-        (0..n).map(|i| if keep(i) { scale } else { 0.0 }).collect()
+        let mut rng = Rng::new(seed);
+        (0..n).map(|_| if rng.unit() >= f64::from(ratio) { scale } else { 0.0 }).collect()
     }
 
     fn scales(&self, inputs: Args<'_, Value>, cx: &Context) -> OpResult<Option<Vec<f32>>> {
