@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use netproof_tensor::{DType, Elements, Tensor};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -202,4 +203,27 @@ fn a_remedy_that_is_not_proved_saves_no_network() {
     let proved = result["findings"][0]["verdict"] == "pass";
     assert_eq!(done.status.code(), Some(i32::from(!proved)));
     assert_eq!(result["models"].as_array().unwrap().len(), usize::from(proved));
+}
+
+#[test]
+fn predict_takes_the_inputs_of_a_network_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let model = netproof_graph::Model::load(&root().join("examples/fashion/fashion-cnn.onnx")).unwrap();
+    let name = model.inputs()[0].name.clone();
+    let bytes = Tensor::new(DType::U8, vec![1, 1, 28, 28], Elements::Int((0..784).map(|v| v % 2).collect())).unwrap();
+    netproof_data::write_npz(folder.path().join("in.npz").as_path(), &[(name.as_str(), &bytes)]).unwrap();
+    let network = "examples/fashion/fashion-cnn.onnx";
+    let arguments = ["predict", network, "--inputs", &path("in.npz"), "--all-outputs", "--out", &path("out.npz")];
+    let done = run(&arguments);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let wanted = format!("output:{}", model.outputs()[0].name);
+    let limits = netproof_data::Limits::default();
+    let y = netproof_data::read_npz(&folder.path().join("out.npz"), &[&wanted], limits).unwrap().remove(0);
+    let x = Tensor::f32(vec![1, 1, 28, 28], (0..784u16).map(|v| f32::from(v % 2)).collect()).unwrap();
+    assert_eq!(y, model.predict(&x).unwrap());
+    netproof_data::write_npz(folder.path().join("in.npz").as_path(), &[("other", &x)]).unwrap();
+    let missing = run(&arguments);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains(&name) && stderr(&missing).contains("other"), "{}", stderr(&missing));
 }

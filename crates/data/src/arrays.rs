@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder};
 
+use netproof_tensor::{Elements, Tensor};
+
 use crate::npy::{Code, Element, Header};
-use crate::source::{Array, Chunk, Cursor, Field, Kind, Layout, Source};
+use crate::source::{Array, Chunk, Cursor, Field, Kind, Layout, Source, Values};
 use crate::{DataError, Limits, zip};
 
 /// One array and where its bytes are.
@@ -41,6 +43,60 @@ impl Place {
     }
 }
 
+/// The arrays of an NPZ archive; at least one.
+fn stored_in_npz(path: &Path, limits: &Limits) -> Result<Vec<Stored>, DataError> {
+    let mut file = File::open(path).map_err(DataError::read(path))?;
+    let mut stored = Vec::new();
+    let mut others = Vec::new();
+    for member in zip::members(&mut file, path, limits)? {
+        let Some(name) = member.name.strip_suffix(".npy").map(str::to_string) else {
+            refuse_pickle_member(path, &member.name)?;
+            others.push(member.name);
+            continue;
+        };
+        let unpacked = member.unpacked;
+        let place = Place::Member { path: path.into(), member };
+        let header = Header::read(&mut Stream::open(&place)?, Some(unpacked), path, &name)?;
+        stored.push(Stored { name, header, place });
+    }
+    if stored.is_empty() {
+        let found = match others.first() {
+            Some(first) => format!("a ZIP archive without NPY arrays ({first:?} and others); unpack it first"),
+            None => "an empty ZIP archive".into(),
+        };
+        return Err(DataError::Format { path: path.into(), found });
+    }
+    Ok(stored)
+}
+
+/// The named arrays of an NPZ archive, whole, of any rank, in their own element types.
+/// # Errors
+/// The file is no NPZ archive, is damaged or has none of these names; element types other than numbers, truth values and
+/// text. Sizes are checked before memory is taken, as [`Limits`] says.
+pub fn read_npz(path: &Path, names: &[&str], limits: Limits) -> Result<Vec<Tensor>, DataError> {
+    let stored = stored_in_npz(path, &limits)?;
+    let read = |name: &&str| {
+        let Some(found) = stored.iter().find(|s| s.name == **name) else {
+            let available = stored.iter().map(|s| format!("{} {:?}", s.name, s.header.shape)).collect();
+            return Err(DataError::Missing { path: path.into(), name: (*name).into(), available });
+        };
+        let (mut reader, shape) = (ArrayReader::open(found, &limits)?, found.header.shape.clone());
+        let rows = shape.first().copied().unwrap_or(1);
+        let array = reader.read(rows)?;
+        reader.finish()?;
+        let elements = match array.values {
+            Values::U8(v) => Elements::Int(v.into_iter().map(i64::from).collect()),
+            Values::Float(v) => Elements::Float(v),
+            Values::Int(v) => Elements::Int(v),
+            Values::Bool(v) => Elements::Bool(v),
+            Values::Text(v) => Elements::Text(v),
+        };
+        let dtype = found.header.element.dtype();
+        Tensor::new(dtype, shape, elements).map_err(|e| DataError::malformed(path, *name, e.to_string()))
+    };
+    names.iter().map(read).collect()
+}
+
 /// The arrays that have as many rows as the features.
 pub(crate) struct ArraysSource {
     stored: Vec<Stored>,
@@ -53,28 +109,7 @@ pub(crate) struct ArraysSource {
 impl ArraysSource {
     /// Opens an NPZ archive. `main` is the array that gives the number of rows.
     pub(crate) fn npz(path: &Path, main: &str, limits: Limits) -> Result<Self, DataError> {
-        let mut file = File::open(path).map_err(DataError::read(path))?;
-        let mut stored = Vec::new();
-        let mut others = Vec::new();
-        for member in zip::members(&mut file, path, &limits)? {
-            let Some(name) = member.name.strip_suffix(".npy").map(str::to_string) else {
-                refuse_pickle_member(path, &member.name)?;
-                others.push(member.name);
-                continue;
-            };
-            let unpacked = member.unpacked;
-            let place = Place::Member { path: path.into(), member };
-            let header = Header::read(&mut Stream::open(&place)?, Some(unpacked), path, &name)?;
-            stored.push(Stored { name, header, place });
-        }
-        if stored.is_empty() {
-            let found = match others.first() {
-                Some(first) => format!("a ZIP archive without NPY arrays ({first:?} and others); unpack it first"),
-                None => "an empty ZIP archive".into(),
-            };
-            return Err(DataError::Format { path: path.into(), found });
-        }
-        Self::new(path, stored, main, limits)
+        Self::new(path, stored_in_npz(path, &limits)?, main, limits)
     }
 
     /// Opens NPY or IDX files side by side, the first as `x`, the second as `y`.
@@ -216,7 +251,7 @@ impl ArrayReader {
             stream = transpose(stream, stored, limits)?;
         }
         let (name, path) = (stored.name.clone(), path.into());
-        let width = shape[1..].iter().product();
+        let width = shape.iter().skip(1).product();
         Ok(Self { name, path, element: stored.header.element, width, stream, finished: false })
     }
 
@@ -434,7 +469,7 @@ fn read_feature_names(stored: &[Stored], main: &str) -> Result<Option<Vec<String
     }
     let mut reader = ArrayReader::open(names, &Limits::default())?;
     let array = reader.read(names.header.shape[0])?;
-    Ok(if let crate::source::Values::Text(names) = array.values { Some(names) } else { None })
+    Ok(if let Values::Text(names) = array.values { Some(names) } else { None })
 }
 
 /// PyTorch checkpoints are ZIP archives with a pickle inside.

@@ -41,6 +41,7 @@ mod thrift;
 mod write;
 mod zip;
 
+pub use arrays::read_npz;
 pub use batch::{Annotations, Batch, ContentHasher, Labels};
 pub use batches::Batches;
 pub use dataset::{BadRow, Dataset};

@@ -51,6 +51,25 @@ impl Element {
         }
     }
 
+    /// The element type as tensors have it.
+    pub(crate) fn dtype(self) -> DType {
+        match self.code {
+            Code::Bool => DType::Bool,
+            Code::Int(1) => DType::I8,
+            Code::Int(2) => DType::I16,
+            Code::Int(4) => DType::I32,
+            Code::Int(_) => DType::I64,
+            Code::Uint(1) => DType::U8,
+            Code::Uint(2) => DType::U16,
+            Code::Uint(4) => DType::U32,
+            Code::Uint(_) => DType::U64,
+            Code::Float(2) => DType::F16,
+            Code::Float(4) => DType::F32,
+            Code::Float(_) => DType::F64,
+            Code::Unicode(_) | Code::Bytes(_) => DType::Text,
+        }
+    }
+
     /// Elements from their bytes, whose length is a multiple of [`Element::bytes`], or what is wrong with them.
     pub(crate) fn decode(self, bytes: &[u8]) -> Result<Array, String> {
         let size = self.bytes();

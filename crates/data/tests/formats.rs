@@ -4,8 +4,8 @@ mod common;
 
 use common::{Folder, all, fixture, gzip, message, names, open, values};
 use netproof_data::{
-    ColumnKind, DataError, Dataset, LabelKind, Labels, OnBadRow, OpenOptions, ParquetColumn, ParquetKind,
-    ParquetValues, ParquetWriter, Role, Scale, Task, write_npz, write_parquet,
+    ColumnKind, DataError, Dataset, LabelKind, Labels, Limits, OnBadRow, OpenOptions, ParquetColumn, ParquetKind,
+    ParquetValues, ParquetWriter, Role, Scale, Task, read_npz, write_npz, write_parquet,
 };
 use netproof_tensor::{DType, Elements, Tensor};
 
@@ -230,6 +230,20 @@ fn what_is_written_as_npz_is_read_again() {
     assert_eq!(text(3), ["65535", "5", "0"]);
     assert_eq!((text(4), text(5)), (vec!["0.5", "2", "-1"], vec!["0.5", "2", "-1"]));
     assert_eq!((text(6), text(7)), (vec!["true", "false", "true"], vec!["é", "", "long text"]));
+    let scalar = Tensor::new(DType::I64, Vec::new(), Elements::Int(vec![16_000])).unwrap();
+    let deep = Tensor::f32(vec![1, 2, 1, 3], (0..6).map(|v| v as f32).collect()).unwrap();
+    let mut arrays = arrays;
+    arrays.extend([("scalar", &scalar), ("deep", &deep)]);
+    write_npz(&path, &arrays).unwrap();
+    let wanted: Vec<&str> = arrays.iter().map(|(n, _)| *n).rev().collect();
+    let read = read_npz(&path, &wanted, Limits::default()).unwrap();
+    for (read, (name, written)) in read.iter().zip(arrays.iter().rev()) {
+        assert_eq!((read.dtype(), read.shape()), (written.dtype(), written.shape()), "{name}");
+        // NaN is not equal to itself, so texts are compared.
+        assert_eq!(format!("{:?}", read.elements()), format!("{:?}", written.elements()), "{name}");
+    }
+    let unknown = read_npz(&path, &["sr"], Limits::default()).unwrap_err().to_string();
+    assert!(unknown.contains("sr") && unknown.contains("scalar []"), "{unknown}");
     // A failed write leaves the old file alone.
     assert!(write_npz(&folder.path("no/such/folder.npz"), &arrays).is_err());
 }

@@ -9,17 +9,22 @@ mod normalization;
 mod scale_logits;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use netproof_onnx::proto::{GraphProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
 use netproof_onnx::{OnnxFile, dtype_of_code, inline_functions, tensor_from_proto, topological_order};
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::error::GraphError;
-use crate::file_builder::{Attribute, NewNode, fresh};
-use crate::model::Model;
+use crate::file_builder::{Attribute, NewNode, fresh, value_info};
+use crate::model::{Dim, Model};
+use crate::plan::Plan;
 
 /// First operator set whose arithmetic broadcasts as NumPy does, which inserted nodes rely on.
 const OLDEST_OPSET: i64 = 7;
+
+/// First version of the messages where an initializer need not be an input too.
+const SEPARATE_INITIALIZERS: i64 = 4;
 
 /// A rewrite in progress: the graph taken out of its file.
 struct Edit<'m> {
@@ -29,6 +34,8 @@ struct Edit<'m> {
     graph: GraphProto,
     values: HashSet<String>,
     node_names: HashSet<String>,
+    /// Values whose type and shape may no longer be the declared ones.
+    behind: HashSet<String>,
 }
 
 impl<'m> Edit<'m> {
@@ -38,7 +45,7 @@ impl<'m> Edit<'m> {
         let graph = file.model.graph.take().unwrap_or_default();
         let (mut values, mut node_names) = (HashSet::new(), HashSet::new());
         collect_names(&graph, &mut values, &mut node_names);
-        Ok(Self { what, model, file, graph, values, node_names })
+        Ok(Self { what, model, file, graph, values, node_names, behind: HashSet::new() })
     }
 
     fn refuse(&self, message: String) -> GraphError {
@@ -71,6 +78,14 @@ impl<'m> Edit<'m> {
 
     fn is_output(&self, value: &str) -> bool {
         self.graph.output.iter().any(|o| o.name() == value)
+    }
+
+    /// Refuses a value that is handed out although no node makes it: nothing can be put before the output then.
+    fn need_producer(&self, value: &str) -> Result<(), GraphError> {
+        if self.is_output(value) && self.producer(value).is_none() {
+            return Err(self.refuse(format!("`{value}` is an output of the network that no node makes")));
+        }
+        Ok(())
     }
 
     /// How often nodes take a value, inner graphs included.
@@ -125,6 +140,13 @@ impl<'m> Edit<'m> {
         };
         node.name = Some(fresh(&mut self.node_names, &wanted));
         self.values.extend(node.output.iter().cloned());
+        if self.file.model.ir_version() < SEPARATE_INITIALIZERS {
+            for t in &tensors {
+                let dims: Vec<Dim> = t.dims.iter().map(|&d| usize::try_from(d).map_or(Dim::Any, Dim::Fixed)).collect();
+                let dtype = dtype_of_code(t.data_type()).unwrap_or(DType::F32);
+                self.graph.input.push(value_info(t.name(), dtype, &dims));
+            }
+        }
         self.graph.initializer.extend(tensors);
         self.graph.node.insert(at.min(self.graph.node.len()), node);
     }
@@ -132,7 +154,8 @@ impl<'m> Edit<'m> {
     /// Puts a node behind a value, for the users that `sees` picks. The node takes `value` and makes one output.
     ///
     /// Where the value is an output of the network, the node's output gets its name and the value becomes
-    /// `<value>/before`; otherwise the node's own output name is used. Gives the name of the new value.
+    /// `<value>/before`; otherwise, or where the value is an input, the node's own output name is used. Gives the name of
+    /// the new value.
     fn splice(
         &mut self,
         value: &str,
@@ -140,13 +163,14 @@ impl<'m> Edit<'m> {
         sees: impl Fn(&NodeProto) -> bool,
     ) -> Result<String, GraphError> {
         let at = self.producer(value).map_or(0, |i| i + 1);
-        let (old, new) = if self.is_output(value) {
-            let Some(producer) = self.producer(value) else {
-                return Err(self.refuse(format!("`{value}` is an output of the network that no node makes")));
-            };
+        let producer = self.producer(value).filter(|_| self.is_output(value));
+        let (old, new) = if let Some(producer) = producer {
             let old = self.fresh_value(&format!("{value}/before"));
             if let Some(node) = self.graph.node.get_mut(producer) {
                 replace_all(&mut node.output, value, &old);
+            }
+            for annotation in self.graph.quantization_annotation.iter_mut().filter(|a| a.tensor_name() == value) {
+                annotation.tensor_name = Some(old.clone());
             }
             (old, value.to_owned())
         } else {
@@ -183,7 +207,8 @@ impl<'m> Edit<'m> {
         self.graph.quantization_annotation.retain(|a| a.tensor_name() != value);
     }
 
-    /// Removes the declared types and shapes of everything behind these values, since they may have changed.
+    /// Removes the declared types and shapes of everything behind these values, since they may have changed. Those of
+    /// outputs are written anew by [`Edit::finish`].
     fn forget_behind(&mut self, values: &[String]) {
         let mut behind: HashSet<String> = values.iter().cloned().collect();
         let order = topological_order(&self.graph).unwrap_or_else(|_| (0..self.graph.node.len()).collect());
@@ -195,6 +220,7 @@ impl<'m> Edit<'m> {
             }
         }
         self.graph.value_info.retain(|v| !behind.contains(v.name()));
+        self.behind.extend(behind);
     }
 
     /// A stored tensor or the output of a `Constant`, with its type in the file.
@@ -216,6 +242,9 @@ impl<'m> Edit<'m> {
         self.file.model.graph = Some(self.graph);
         self.file.validate()?;
         let mut model = Model::from_file(self.file)?;
+        if let Some(file) = redeclared(&model, &self.behind)? {
+            model = Model::from_file(file)?;
+        }
         model.device = self.model.device.clone();
         let trainable: Vec<_> = self.model.parameters().map(|p| (p.name, p.trainable)).collect();
         let now: HashSet<_> = model.parameters().filter(|p| p.dtype.is_float()).map(|p| p.name).collect();
@@ -224,6 +253,50 @@ impl<'m> Edit<'m> {
         }
         Ok(model)
     }
+}
+
+/// The file with the inferred types and shapes of these outputs, or `None` where it declares them so already.
+///
+/// Which axes are open is seen by planning with two sizes of the open axes of the inputs.
+fn redeclared(model: &Model, outputs: &HashSet<String>) -> Result<Option<OnnxFile>, GraphError> {
+    const SIZES: [usize; 2] = [2, 3];
+    if !model.outputs().iter().any(|o| outputs.contains(&o.name)) {
+        return Ok(None);
+    }
+    let mut plans = Vec::new();
+    for size in SIZES {
+        plans.push(model.plan(&model.example_shapes(size)?).ok());
+    }
+    let fact = |plan: &Option<Arc<Plan>>, name: &str| plan.as_ref()?.facts.get(model.id(name).ok()?)?.clone();
+    let batch = model.inputs().first().and_then(|i| match i.shape.as_ref()?.first()? {
+        Dim::Named(name) => Some(name.clone()),
+        _ => None,
+    });
+    let mut file = model.to_file()?;
+    let mut changed = false;
+    let graph = file.model.graph.iter_mut();
+    for info in graph.flat_map(|g| &mut g.output).filter(|o| outputs.contains(o.name())) {
+        let Some(port) = model.outputs().iter().find(|o| o.name == info.name()) else { continue };
+        let (dtype, dims) = match [0, 1].map(|i| plans.get(i).and_then(|p| fact(p, &port.name))) {
+            [Some(two), Some(three)] => {
+                let declared = port.shape.as_ref().filter(|s| s.len() == two.shape.len());
+                let open = |axis: usize| match declared.and_then(|s| s.get(axis)) {
+                    Some(open @ (Dim::Named(_) | Dim::Any)) => open.clone(),
+                    _ if axis == 0 => batch.clone().map_or(Dim::Any, Dim::Named),
+                    _ => Dim::Any,
+                };
+                let sizes = two.shape.iter().zip(&three.shape).enumerate();
+                (two.dtype, sizes.map(|(axis, (a, b))| if a == b { Dim::Fixed(*a) } else { open(axis) }).collect())
+            }
+            // The shape depends on values; the number of axes is all that may still be so.
+            _ => (port.dtype, vec![Dim::Any; port.shape.as_ref().map_or(0, Vec::len)]),
+        };
+        if dtype != port.dtype || port.shape.as_ref().is_some_and(|s| *s != dims) {
+            changed = true;
+            info.r#type = value_info(info.name(), dtype, &dims).r#type;
+        }
+    }
+    Ok(changed.then_some(file))
 }
 
 impl Model {

@@ -357,8 +357,20 @@ impl<'m> Run<'m> {
             // An absent output leaves a gap in the facts, so they are worked out again.
             Some(facts) if node.outputs.iter().all(Option::is_some) => facts,
             _ => {
-                let seen = self.runtime_facts(node, &inputs);
-                infer(node, &seen).map_err(|e| node_error(node, e))?
+                let mut seen = self.runtime_facts(node, &inputs);
+                let inferred = match infer(node, &seen) {
+                    // The output's shape depends on floats, so they are read back.
+                    Err(OpError::Deferred) => {
+                        for (fact, value) in seen.iter_mut().zip(&inputs) {
+                            if let (Some(fact), Some(value)) = (fact, value) {
+                                fact.value = Some(value.to_host());
+                            }
+                        }
+                        infer(node, &seen)
+                    }
+                    other => other,
+                };
+                inferred.map_err(|e| node_error(node, e))?
             }
         };
         let cx = Context { seed: node_seed(self.cx.seed, index), ..self.cx.clone() };
@@ -392,8 +404,6 @@ impl<'m> Run<'m> {
     }
 
     fn runtime_facts(&self, node: &Node, inputs: &[Option<Value>]) -> Vec<Option<Fact>> {
-        /// Floats up to this count are read back for operators whose shapes depend on them (Resize, Range).
-        const READ_BACK: usize = 64;
         node.inputs
             .iter()
             .zip(inputs)
@@ -406,9 +416,6 @@ impl<'m> Run<'m> {
                 };
                 if fact.dtype.is_float() {
                     fact.dtype = dtype.filter(|d| d.is_float()).unwrap_or(DType::F32);
-                    if matches!(value, Value::Real(_)) && fact.count() <= READ_BACK {
-                        fact.value = Some(value.to_host());
-                    }
                 }
                 Some(fact)
             })

@@ -3,8 +3,13 @@
 use std::path::Path;
 
 use netproof_graph::builders::{self, Activation, CnnOptions, Shortcut, VitOptions};
-use netproof_graph::{Model, NewNode, Request};
-use netproof_tensor::Tensor;
+use netproof_graph::{Attribute, Dim, Model, NewNode, Request};
+use netproof_onnx::OnnxFile;
+use netproof_onnx::proto::tensor_shape_proto::{Dimension, dimension};
+use netproof_onnx::proto::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+use netproof_tensor::{DType, Tensor};
 
 fn ramp(shape: &[usize]) -> Tensor {
     let n: usize = shape.iter().product();
@@ -22,6 +27,17 @@ fn golden(path: &str) -> Model {
 
 fn saved_and_loaded(model: &Model) -> Model {
     Model::from_bytes(&model.to_file().unwrap().to_bytes()).unwrap()
+}
+
+fn value(name: &str, dtype: DType, dims: &[Option<i64>]) -> ValueInfoProto {
+    let dim = |d: &Option<i64>| Dimension { value: d.map(dimension::Value::DimValue), ..Dimension::default() };
+    let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
+    let tensor = type_proto::Tensor { elem_type: Some(netproof_onnx::data_type_code(dtype)), shape };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }),
+        ..ValueInfoProto::default()
+    }
 }
 
 #[test]
@@ -117,4 +133,62 @@ fn nodes_go_in_and_are_replaced() {
     assert!(linear.forward(&Request::new(&linear.inputs()[0].name, x)).is_ok());
     assert!(model.replace_node("nothing", Vec::new()).is_err());
     assert!(model.insert_after("nothing", NewNode::new("Neg", &["nothing"], &["n"])).is_err());
+}
+
+#[test]
+fn outputs_are_declared_as_what_a_rewrite_makes_of_them() {
+    let model = builders::mlp(&[4], &[5], 3, Activation::Relu, 2).unwrap();
+    let output = model.outputs()[0].name.clone();
+    let batch = model.outputs()[0].shape.as_ref().unwrap()[0].clone();
+    let top = NewNode::new("ArgMax", &[&output], &["top"]).with("axis", Attribute::Int(1));
+    let top = saved_and_loaded(&model.insert_after(&output, top).unwrap());
+    assert_eq!(top.outputs()[0].dtype, DType::I64);
+    assert_eq!(top.outputs()[0].shape.as_deref(), Some(&[batch.clone(), Dim::Fixed(1)][..]));
+    let swapped = NewNode::new("Transpose", &[&output], &["swapped"]);
+    let swapped = saved_and_loaded(&model.insert_after(&output, swapped).unwrap());
+    assert_eq!(swapped.outputs()[0].shape.as_deref(), Some(&[Dim::Fixed(3), Dim::Any][..]));
+    // What depends on values has no known shape, and says so.
+    let places = saved_and_loaded(&model.insert_after(&output, NewNode::new("NonZero", &[&output], &["nz"])).unwrap());
+    assert_eq!(places.outputs()[0].shape.as_deref(), Some(&[Dim::Any, Dim::Any][..]));
+    let y = places.predict(&ramp(&[40, 4])).unwrap();
+    assert_eq!(y.shape(), [2, 120]);
+    // Nothing changes where nothing has to.
+    let same = model.insert_after(&output, NewNode::new("Neg", &[&output], &["negative"])).unwrap();
+    assert_eq!(same.outputs(), model.outputs());
+}
+
+#[test]
+fn an_input_that_is_handed_out_stays_raw() {
+    let port = |name: &str| value(name, DType::F32, &[None, Some(2)]);
+    let node = NodeProto {
+        op_type: Some("Neg".into()),
+        input: vec!["x".into()],
+        output: vec!["y".into()],
+        ..NodeProto::default()
+    };
+    let graph = GraphProto {
+        node: vec![node],
+        input: vec![port("x")],
+        output: vec![port("y"), port("x")],
+        name: Some("g".into()),
+        ..GraphProto::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(17) }];
+    let proto = ModelProto { ir_version: Some(3), opset_import, graph: Some(graph), ..ModelProto::default() };
+    let model = Model::from_file(OnnxFile::from(proto)).unwrap();
+    let inside = saved_and_loaded(&model.prepend_normalization(&[1.0], &[2.0]).unwrap());
+    let x = Tensor::f32(vec![1, 2], vec![3.0, 5.0]).unwrap();
+    let run = inside.forward(&Request::new("x", x.clone())).unwrap();
+    assert_eq!(run.output("y").unwrap().as_f32().unwrap(), [-1.0, -2.0]);
+    assert_eq!(run.output("x").unwrap(), x);
+    let refused = model.insert_after("x", NewNode::new("Neg", &["x"], &["n"])).unwrap_err().to_string();
+    assert!(refused.contains("no node makes"), "{refused}");
+    // Messages of version 3 list every tensor among the inputs.
+    let mut scaled = NewNode::new("Mul", &["y", "by"], &["scaled"]);
+    scaled.tensors.push(("by".into(), Tensor::f32(vec![2], vec![2.0, 3.0]).unwrap()));
+    let file = model.insert_after("y", scaled).unwrap().to_file().unwrap();
+    let graph = file.model.graph.as_ref().unwrap();
+    assert!(graph.input.iter().any(|i| i.name() == "by"), "{:?}", graph.input);
+    let y = Model::from_file(file).unwrap().predict(&x).unwrap();
+    assert_eq!(y.as_f32().unwrap(), [-6.0, -15.0]);
 }

@@ -3,11 +3,11 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use netproof_audit::{Head, Subject};
-use netproof_data::{Dataset, OpenOptions, Scale, write_npz};
-use netproof_graph::{Model, Request};
+use netproof_data::{Dataset, Limits, read_npz, write_npz};
+use netproof_graph::{Model, Port, Request};
 use netproof_stats::classification::argmax;
 use netproof_stats::probability::{sigmoid, softmax};
-use netproof_tensor::{Elements, Tensor};
+use netproof_tensor::{DType, Elements, Tensor};
 use serde_json::json;
 
 use crate::args::DataArgs;
@@ -103,21 +103,12 @@ fn answers(model: Model, data: Dataset, out: &std::path::Path) -> anyhow::Result
 }
 
 fn all_outputs(model: &Model, inputs: &std::path::Path, out: &std::path::Path) -> anyhow::Result<usize> {
-    let mut request = Request::default();
-    let mut rows = 0;
-    for port in model.inputs() {
-        let options = OpenOptions {
-            features: Some(vec![port.name.clone()]),
-            unlabelled: true,
-            scale: Scale::None,
-            ..OpenOptions::default()
-        };
-        let data = Dataset::open(&inputs.display().to_string(), &options)
-            .with_context(|| format!("reading input `{}` from {}", port.name, inputs.display()))?;
-        let tensor = data.load()?.features;
-        rows = tensor.rows();
-        request.inputs.push((port.name.clone(), converted(tensor, port)?));
-    }
+    let names: Vec<&str> = model.inputs().iter().map(|p| p.name.as_str()).collect();
+    let arrays = read_npz(inputs, &names, Limits::default()).context("reading the inputs")?;
+    let rows = arrays.first().filter(|t| t.rank() > 0).map_or(1, Tensor::rows);
+    let given = model.inputs().iter().zip(arrays);
+    let given = given.map(|(port, tensor)| Ok((port.name.clone(), converted(tensor, port)?)));
+    let request = Request { inputs: given.collect::<anyhow::Result<_>>()?, ..Request::default() };
     let run = model.forward(&request)?;
     let outputs = model.outputs().iter().map(|p| Ok((format!("output:{}", p.name), run.output(&p.name)?)));
     let outputs = outputs.collect::<anyhow::Result<Vec<_>>>()?;
@@ -126,18 +117,32 @@ fn all_outputs(model: &Model, inputs: &std::path::Path, out: &std::path::Path) -
     Ok(rows)
 }
 
-/// Numbers as the network declares them.
-fn converted(tensor: Tensor, port: &netproof_graph::Port) -> anyhow::Result<Tensor> {
-    if port.dtype.is_float() {
+/// Numbers as the network declares them, where that loses nothing.
+fn converted(tensor: Tensor, port: &Port) -> anyhow::Result<Tensor> {
+    let (from, to) = (tensor.dtype(), port.dtype);
+    if from == to || (from.is_float() && to.is_float()) {
         return Ok(tensor);
     }
     let (_, shape, elements) = tensor.into_parts();
-    let Elements::Float(values) = elements else { bail!("input `{}` holds no numbers", port.name) };
-    let whole = values.iter().all(|v| v.fract() == 0.0 && v.abs() <= 16_777_216.0);
-    ensure!(whole, "input `{}` must hold whole numbers up to 2^24", port.name);
-    let elements = match port.dtype {
-        netproof_tensor::DType::Bool => Elements::Bool(values.iter().map(|&v| v != 0.0).collect()),
-        _ => Elements::Int(values.iter().map(|&v| port.dtype.wrap(v as i64)).collect()),
+    let elements = match elements {
+        Elements::Int(v) if to.is_float() => Elements::Float(v.into_iter().map(|v| v as f32).collect()),
+        Elements::Bool(v) if to.is_float() => Elements::Float(v.into_iter().map(|v| f32::from(u8::from(v))).collect()),
+        Elements::Int(v) => {
+            let unsigned = from == DType::U64;
+            let fits = |&v: &i64| {
+                let v = if unsigned { i128::from(v as u64) } else { i128::from(v) };
+                to.int_range().is_some_and(|(low, high)| (low..=high).contains(&v))
+            };
+            ensure!(v.iter().all(fits), "input `{}` holds {from} values, the network needs {to}", port.name);
+            Elements::Int(v)
+        }
+        Elements::Float(v) if to.is_int() => {
+            let (low, high) = to.int_range().unwrap_or_default();
+            let fits = |v: &f32| v.fract() == 0.0 && (low..=high).contains(&(*v as i128));
+            ensure!(v.iter().all(fits), "input `{}` must hold whole numbers that fit {to}, got {from}", port.name);
+            Elements::Int(v.into_iter().map(|v| v as i128 as i64).collect())
+        }
+        _ => bail!("input `{}` holds {from} values, the network needs {to}", port.name),
     };
-    Ok(Tensor::new(port.dtype, shape, elements)?)
+    Ok(Tensor::new(to, shape, elements)?)
 }

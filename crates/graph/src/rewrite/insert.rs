@@ -26,6 +26,7 @@ impl Model {
             return Err(edit.refuse(format!("the {} node has {n} outputs, it must have one", node.operator)));
         }
         edit.check_tensors(&node)?;
+        edit.need_producer(value)?;
         let made = edit.splice(value, node, |_| true)?;
         edit.forget_behind(&[made]);
         edit.finish()

@@ -42,6 +42,7 @@ impl Model {
             return Err(edit.refuse(message));
         }
         let logits = edit.logits(&output.name)?;
+        edit.need_producer(&logits)?;
         if edit.rescale(&logits, temperature)? {
             return edit.finish();
         }
