@@ -35,6 +35,16 @@ pub enum Dim {
     Any,
 }
 
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(n) => write!(f, "{n}"),
+            Self::Named(name) => f.write_str(name),
+            Self::Any => f.write_str("?"),
+        }
+    }
+}
+
 /// A declared input or output of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {

@@ -210,14 +210,7 @@ fn check_port<'p>(port: &'p Port, tensor: &Tensor, sizes: &mut HashMap<&'p str, 
         return fail(format!("holds {} values, the network needs {}", tensor.dtype(), port.dtype));
     }
     let Some(dims) = &port.shape else { return Ok(()) };
-    let wanted = || {
-        let dim = |d: &Dim| match d {
-            Dim::Fixed(n) => n.to_string(),
-            Dim::Named(n) => n.clone(),
-            Dim::Any => "?".to_owned(),
-        };
-        format!("[{}]", dims.iter().map(dim).collect::<Vec<_>>().join(", "))
-    };
+    let wanted = || format!("[{}]", dims.iter().map(Dim::to_string).collect::<Vec<_>>().join(", "));
     if dims.len() != tensor.rank() {
         return fail(format!("has shape {:?}, the network needs {}", tensor.shape(), wanted()));
     }

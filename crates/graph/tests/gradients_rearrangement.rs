@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Attr, named, one_node};
+use common::{Attr, named, one_node, weighted_outputs};
 use netproof_graph::{GraphError, Model, Request, Wrt};
 use netproof_tensor::{DType, Elements, Tensor};
 
@@ -49,15 +49,8 @@ impl Layer {
         self.outputs.iter().zip(outputs).enumerate().map(seed).collect()
     }
 
-    /// Sum of outputs times seeds.
     fn loss(&self, request: &Request, seeds: &[(String, Tensor)]) -> f64 {
-        let run = self.model.forward(request).unwrap();
-        let product = |(name, seed): &(String, Tensor)| -> f64 {
-            let y = run.output(name).unwrap();
-            let terms = y.as_f32().unwrap().iter().zip(seed.as_f32().unwrap());
-            terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
-        seeds.iter().map(product).sum()
+        weighted_outputs(&self.model, request, seeds)
     }
 
     fn gradients(&self, names: &[&str], seeds: &[(String, Tensor)]) -> Vec<Tensor> {

@@ -109,11 +109,7 @@ fn domain(name: &str) -> &str {
 }
 
 fn port(p: &Port) -> String {
-    let dim = |d: &Dim| match d {
-        Dim::Fixed(n) => n.to_string(),
-        Dim::Named(name) => name.clone(),
-        Dim::Any => "?".to_owned(),
-    };
-    let shape = p.shape.as_ref().map_or_else(|| "?".to_owned(), |s| s.iter().map(dim).collect::<Vec<_>>().join(", "));
+    let text = |s: &Vec<Dim>| s.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ");
+    let shape = p.shape.as_ref().map_or_else(|| "?".to_owned(), text);
     format!("{}: {} [{shape}]", p.name, p.dtype)
 }

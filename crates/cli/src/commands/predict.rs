@@ -125,7 +125,11 @@ fn converted(tensor: Tensor, port: &Port) -> anyhow::Result<Tensor> {
     }
     let (_, shape, elements) = tensor.into_parts();
     let elements = match elements {
-        Elements::Int(v) if to.is_float() => Elements::Float(v.into_iter().map(|v| v as f32).collect()),
+        Elements::Int(v) if to.is_float() => {
+            let exact = |&v: &i64| v.unsigned_abs() <= 1 << 24;
+            ensure!(v.iter().all(exact), "input `{}` holds integers over 2^24, which floats cannot hold", port.name);
+            Elements::Float(v.into_iter().map(|v| v as f32).collect())
+        }
         Elements::Bool(v) if to.is_float() => Elements::Float(v.into_iter().map(|v| f32::from(u8::from(v))).collect()),
         Elements::Int(v) => {
             let unsigned = from == DType::U64;

@@ -1,7 +1,7 @@
 //! Networks of one node, for tests of single operators.
 #![allow(dead_code, reason = "no test uses all of it")]
 
-use netproof_graph::Model;
+use netproof_graph::{Model, Request};
 use netproof_onnx::proto::attribute_proto::AttributeType;
 use netproof_onnx::proto::type_proto::{Tensor as TensorType, Value};
 use netproof_onnx::proto::{
@@ -96,4 +96,15 @@ pub(crate) fn one_node(
         ..Default::default()
     };
     Model::from_file(OnnxFile::from(proto)).unwrap_or_else(|e| panic!("{operator}-{opset}: {e}"))
+}
+
+/// Sum of outputs times seeds.
+pub(crate) fn weighted_outputs(model: &Model, request: &Request, seeds: &[(String, Tensor)]) -> f64 {
+    let run = model.forward(request).unwrap();
+    let product = |(name, seed): &(String, Tensor)| -> f64 {
+        let y = run.output(name).unwrap();
+        let terms = y.as_f32().unwrap().iter().zip(seed.as_f32().unwrap());
+        terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    seeds.iter().map(product).sum()
 }
