@@ -1,12 +1,15 @@
 //! An ONNX network as a named graph: checked, executed, differentiated, rewritten.
 
 mod attributes;
+mod buffer;
 pub mod builders;
 pub mod conformance;
 mod cost;
 mod draw;
 mod error;
 mod file_builder;
+mod fusion;
+mod kernels;
 mod loss;
 mod model;
 mod operator;

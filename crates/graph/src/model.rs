@@ -13,6 +13,7 @@ use netproof_tensor::{DType, Tensor};
 
 use crate::attributes::Attributes;
 use crate::error::{GraphError, OpError, Unsupported};
+use crate::fusion::{self, Fusion};
 use crate::operator::Operator;
 use crate::ops;
 use crate::plan::Plan;
@@ -89,9 +90,15 @@ impl Parameter {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) operator: String,
-    pub(crate) op: Box<dyn Operator>,
+    pub(crate) op: Arc<dyn Operator>,
     pub(crate) inputs: Vec<Option<ValueId>>,
     pub(crate) outputs: Vec<Option<ValueId>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.name, self.operator)
+    }
 }
 
 /// A network: a named graph in topological order, with its parameters, and the file that it came from.
@@ -102,6 +109,7 @@ pub struct Model {
     pub(crate) names: Vec<String>,
     pub(crate) ids: HashMap<String, ValueId>,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) fusions: Vec<Fusion>,
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
     pub(crate) parameters: HashMap<ValueId, Parameter>,
@@ -151,7 +159,9 @@ impl Model {
         if !b.unsupported.is_empty() {
             return Err(GraphError::Unsupported(b.unsupported));
         }
+        let outputs: Vec<ValueId> = b.outputs.iter().filter_map(|p| b.ids.get(&p.name).copied()).collect();
         let model = Self {
+            fusions: fusion::find(&b.nodes, &outputs, b.names.len()),
             names: b.names,
             ids: b.ids,
             nodes: b.nodes,
@@ -449,7 +459,7 @@ impl Builder {
                     let reason = format!("attribute `{}` is not supported at opset {opset}", unread.join("`, `"));
                     return self.refuse(&name, &operator, &reason);
                 }
-                self.nodes.push(Node { name, operator, op, inputs, outputs });
+                self.nodes.push(Node { name, operator, op: op.into(), inputs, outputs });
             }
             Err(OpError::Unsupported(reason) | OpError::Invalid(reason)) => self.refuse(&name, &operator, &reason),
             Err(OpError::Deferred) => self.refuse(&name, &operator, "its attributes cannot be read"),

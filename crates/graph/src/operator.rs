@@ -6,7 +6,8 @@ use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid};
-use crate::real::{Real, RealDevice};
+use crate::kernels::epilogue::Activation;
+use crate::real::{Finish, Real, RealDevice};
 
 /// What is known about a value before it is computed.
 #[derive(Debug, Clone)]
@@ -228,6 +229,22 @@ pub(crate) trait Operator: Send + Sync {
 
     /// Gradients of the inputs, one per input, by hand; `None` lets the executor repeat `eval` on a tape.
     fn backward(&self, _call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
+        Ok(None)
+    }
+
+    /// The only output with more applied to it in the same pass; `None` where the operator cannot do that here.
+    fn eval_finished(
+        &self,
+        _inputs: Args<'_, Value>,
+        _output: &Fact,
+        _finish: Finish<'_>,
+        _cx: &Context,
+    ) -> OpResult<Option<Real>> {
+        Ok(None)
+    }
+
+    /// The activation that this operator is, where others can apply it; input 0 is not given.
+    fn activation(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
         Ok(None)
     }
 

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use netproof_tensor::DType;
+
 use crate::error::{GraphError, OpError};
+use crate::fusion::Fusion;
 use crate::model::{Model, Node, ValueId};
 use crate::operator::{Args, Context, Fact, Value};
 
@@ -12,9 +15,15 @@ const REMEMBERED: usize = 8;
 /// Largest value that is computed while planning.
 const FOLDED: usize = 1 << 16;
 
-/// What is known before a run: for each value its fact, or `None` where it depends on values that come later.
+/// What is known before a run.
+#[derive(Debug)]
 pub(crate) struct Plan {
+    /// For each value its fact, or `None` where it depends on values that come later.
     pub(crate) facts: Vec<Option<Fact>>,
+    /// For each node the facts of its outputs, where all are there and known.
+    pub(crate) calls: Vec<Option<Arc<[Fact]>>>,
+    /// For each fusion of the model the facts of its outputs, where it fits.
+    pub(crate) fused: Vec<Option<Arc<[Fact]>>>,
 }
 
 impl Model {
@@ -46,7 +55,7 @@ impl Model {
             let dtype = match (declared, &facts[*id]) {
                 (Some(p), _) => p.dtype,
                 (None, Some(fact)) => fact.dtype,
-                (None, None) => netproof_tensor::DType::F32,
+                (None, None) => DType::F32,
             };
             facts[*id] = Some(Fact::new(dtype, shape.clone()));
         }
@@ -71,7 +80,19 @@ impl Model {
                 Err(e) => return Err(node_error(node, e)),
             }
         }
-        Ok(Plan { facts })
+        let known = |node: &Node| {
+            let outputs: Option<Vec<Fact>> = node.outputs.iter().map(|o| facts[(*o)?].clone()).collect();
+            outputs.map(Arc::from)
+        };
+        let calls = self.nodes.iter().map(known).collect();
+        let fits = |fusion: &Fusion| {
+            let outputs: Arc<[Fact]> = known(&fusion.node)?;
+            let inferred = infer(&fusion.node, &gather(&fusion.node, &facts)?).ok()?;
+            let same = |(a, b): (&Fact, &Fact)| a.shape == b.shape && a.dtype == b.dtype && a.dtype == DType::F32;
+            (inferred.len() == outputs.len() && inferred.iter().zip(outputs.iter()).all(same)).then_some(outputs)
+        };
+        let fused = self.fusions.iter().map(fits).collect();
+        Ok(Plan { facts, calls, fused })
     }
 }
 
@@ -93,6 +114,16 @@ pub(crate) fn infer(node: &Node, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, O
         return Err(OpError::Invalid(format!("names {} outputs, has {}", node.outputs.len(), outputs.len())));
     }
     Ok(outputs)
+}
+
+/// The facts of an operator's outputs from values.
+pub(crate) fn infer_alone(op: &dyn crate::operator::Operator, inputs: Args<'_, Value>) -> Result<Vec<Fact>, OpError> {
+    let fact = |v: &Value| match v {
+        Value::Real(r) => Fact::new(DType::F32, r.shape().to_vec()),
+        Value::Host(t) => Fact { dtype: t.dtype(), shape: t.shape().to_vec(), value: Some(t.clone()) },
+    };
+    let facts: Vec<Option<Fact>> = inputs.0.iter().map(|v| v.as_ref().map(fact)).collect();
+    op.infer(Args(&facts))
 }
 
 /// Computes small outputs now, where all inputs are known.
@@ -156,7 +187,7 @@ pub(crate) fn eval(
 }
 
 fn empty(fact: &Fact, cx: &Context) -> Result<Value, GraphError> {
-    use netproof_tensor::{DType, Elements, Tensor};
+    use netproof_tensor::{Elements, Tensor};
     if fact.dtype.is_float() {
         return Ok(Value::Real(crate::real::Real::new(&fact.shape, Vec::new(), &cx.device)));
     }

@@ -3,11 +3,25 @@
 //! Burn panics on shapes that do not fit, so every caller has checked them before (`Operator::infer`).
 //! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
 
+mod convolution;
+mod product;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use burn::backend::ops::{
     ActivationOps, BoolTensorOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, IntTensorOps, ModuleOps, PadMode,
 };
-use burn::backend::{AutodiffBackend, Dispatch, DispatchDevice, DispatchTensor, TensorMetadata};
+use burn::backend::{
+    AutodiffBackend, BackendTensor, Dispatch, DispatchDevice, DispatchTensor, DispatchTensorKind, TensorMetadata,
+};
 use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, IntDType, Shape, Slice, TensorData};
+use smallvec::SmallVec;
+
+use crate::buffer::Buffer;
+use crate::kernels::epilogue::Activation;
+
+pub(crate) use convolution::Finish;
 
 /// Where a network runs.
 #[derive(Debug, Clone)]
@@ -22,8 +36,17 @@ impl RealDevice {
 /// A float tensor on a device.
 #[derive(Debug, Clone)]
 pub(crate) struct Real {
-    tensor: DispatchTensor,
-    shape: Vec<usize>,
+    store: Store,
+    shape: SmallVec<[usize; 6]>,
+}
+
+/// Where the elements are.
+#[derive(Debug, Clone)]
+enum Store {
+    /// In this process's memory, row-major without gaps: what our own kernels read and write.
+    Host(Arc<Buffer>),
+    /// Wherever Burn keeps them.
+    Burn(DispatchTensor),
 }
 
 fn physical(shape: &[usize]) -> Shape {
@@ -45,15 +68,73 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
 }
 
 impl Real {
-    fn wrap(tensor: DispatchTensor, shape: Vec<usize>) -> Self {
-        Self { tensor, shape }
+    fn wrap(tensor: DispatchTensor, shape: impl AsRef<[usize]>) -> Self {
+        Self { store: Store::Burn(tensor), shape: SmallVec::from_slice(shape.as_ref()) }
+    }
+
+    fn hosted(buffer: Buffer, shape: &[usize]) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), buffer.len());
+        Self { store: Store::Host(Arc::new(buffer)), shape: SmallVec::from_slice(shape) }
     }
 
     /// Copies host values to the device.
     pub(crate) fn new(shape: &[usize], values: Vec<f32>, device: &RealDevice) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        if matches!(device.0, DispatchDevice::Flex(_)) {
+            return Self::hosted(values.into(), shape);
+        }
         let data = TensorData::new(values, physical(shape));
-        Self::wrap(Dispatch::float_from_data(data, &device.0), shape.to_vec())
+        Self::wrap(Dispatch::float_from_data(data, &device.0), shape)
+    }
+
+    /// A tensor in memory, which `fill` writes: all of it, since what is there before is of any value.
+    pub(crate) fn build(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Self {
+        let mut buffer = Buffer::any(shape.iter().product());
+        fill(&mut buffer);
+        Self::hosted(buffer, shape)
+    }
+
+    /// The elements, row-major, where they are in this process's memory and not on the tape.
+    pub(crate) fn slice(&self) -> Option<Cow<'_, [f32]>> {
+        let tensor = match &self.store {
+            Store::Host(buffer) => return Some(Cow::Borrowed(buffer)),
+            Store::Burn(tensor) => tensor,
+        };
+        let DispatchTensorKind::Flex(BackendTensor::Float(flex)) = &tensor.kind else { return None };
+        if self.on_tape() {
+            return None;
+        }
+        // A view that is cut off behind or turned is copied.
+        match flex.as_slice::<f32>() {
+            Some(values) => Some(Cow::Borrowed(&values[..self.count()])),
+            None => Some(Cow::Owned(self.to_vec())),
+        }
+    }
+
+    /// The elements for change in place, where nobody else has them.
+    pub(crate) fn slice_mut(&mut self) -> Option<&mut [f32]> {
+        match &mut self.store {
+            Store::Host(buffer) => Arc::get_mut(buffer).map(|b| &mut **b),
+            Store::Burn(_) => None,
+        }
+    }
+
+    /// The tensor as Burn has it; a copy where it is in our own memory.
+    fn tensor(&self) -> DispatchTensor {
+        match &self.store {
+            Store::Host(buffer) => {
+                let data = TensorData::new(buffer.to_vec(), physical(&self.shape));
+                Dispatch::float_from_data(data, &RealDevice::cpu().0)
+            }
+            Store::Burn(tensor) => tensor.clone(),
+        }
+    }
+
+    fn device(&self) -> DispatchDevice {
+        match &self.store {
+            Store::Host(_) => RealDevice::cpu().0,
+            Store::Burn(tensor) => tensor.device(),
+        }
     }
 
     pub(crate) fn full(shape: &[usize], value: f32, device: &RealDevice) -> Self {
@@ -74,23 +155,23 @@ impl Real {
 
     /// Copies the values to the host, row-major.
     pub(crate) fn to_vec(&self) -> Vec<f32> {
-        let tensor = if Dispatch::is_tracked(&self.tensor) || self.on_tape() {
-            Dispatch::inner(self.tensor.clone())
-        } else {
-            self.tensor.clone()
+        let tensor = match &self.store {
+            Store::Host(buffer) => return buffer.to_vec(),
+            Store::Burn(tensor) if Dispatch::is_tracked(tensor) || self.on_tape() => Dispatch::inner(tensor.clone()),
+            Store::Burn(tensor) => tensor.clone(),
         };
         let data = burn::backend::read_sync(Dispatch::float_into_data(tensor)).expect("a host device reads back");
         data.try_into_vec::<f32>().expect("all device tensors are f32")
     }
 
     fn on_tape(&self) -> bool {
-        self.tensor.autodiff != Default::default()
+        matches!(&self.store, Store::Burn(tensor) if tensor.autodiff != Default::default())
     }
 
     // The tape: used to differentiate one operator at a time.
 
     pub(crate) fn to_tape(&self, leaf: bool) -> Self {
-        let tensor = Dispatch::from_inner(self.tensor.clone());
+        let tensor = Dispatch::from_inner(self.tensor());
         Self::wrap(Dispatch::float_set_require_grad(tensor, leaf), self.shape.clone())
     }
 
@@ -105,31 +186,34 @@ impl Real {
             });
         }
         let Some(total) = total else { return vec![None; leaves.len()] };
-        if !Dispatch::is_tracked(&total.tensor) {
+        if !Dispatch::is_tracked(&total.tensor()) {
             return vec![None; leaves.len()];
         }
-        let gradients = Dispatch::backward(total.tensor);
+        let gradients = Dispatch::backward(total.tensor());
         leaves
             .iter()
-            .map(|leaf| Dispatch::grad(&leaf.tensor, &gradients).map(|g| Self::wrap(g, leaf.shape.clone())))
+            .map(|leaf| Dispatch::grad(&leaf.tensor(), &gradients).map(|g| Self::wrap(g, leaf.shape.clone())))
             .collect()
     }
 
     // Shape.
 
     pub(crate) fn reshape(&self, shape: &[usize]) -> Self {
-        if shape == self.shape {
+        if shape == self.shape() {
             return self.clone();
         }
-        Self::wrap(Dispatch::float_reshape(self.tensor.clone(), physical(shape)), shape.to_vec())
+        match &self.store {
+            Store::Host(_) => Self { store: self.store.clone(), shape: SmallVec::from_slice(shape) },
+            Store::Burn(tensor) => Self::wrap(Dispatch::float_reshape(tensor.clone(), physical(shape)), shape),
+        }
     }
 
     pub(crate) fn permute(&self, axes: &[usize]) -> Self {
         if self.shape.is_empty() || axes.iter().enumerate().all(|(i, &a)| i == a) {
             return self.clone();
         }
-        let shape = axes.iter().map(|&a| self.shape[a]).collect();
-        Self::wrap(Dispatch::float_permute(self.tensor.clone(), axes), shape)
+        let shape: Vec<usize> = axes.iter().map(|&a| self.shape[a]).collect();
+        Self::wrap(Dispatch::float_permute(self.tensor(), axes), shape)
     }
 
     pub(crate) fn transpose_last(&self) -> Self {
@@ -140,13 +224,13 @@ impl Real {
     }
 
     pub(crate) fn expand(&self, shape: &[usize]) -> Self {
-        if shape == self.shape {
+        if shape == self.shape() {
             return self.clone();
         }
         let mut padded = vec![1; shape.len() - self.rank()];
         padded.extend_from_slice(&self.shape);
         let t = self.reshape(&padded);
-        Self::wrap(Dispatch::float_expand(t.tensor, physical(shape)), shape.to_vec())
+        Self::wrap(Dispatch::float_expand(t.tensor(), physical(shape)), shape.to_vec())
     }
 
     /// `start..end` along one axis.
@@ -162,13 +246,13 @@ impl Real {
             .collect();
         let mut shape = self.shape.clone();
         shape[axis] = end - start;
-        Self::wrap(Dispatch::float_slice(self.tensor.clone(), &slices), shape)
+        Self::wrap(Dispatch::float_slice(self.tensor(), &slices), shape)
     }
 
     pub(crate) fn concat(parts: &[Self], axis: usize) -> Self {
         let mut shape = parts[0].shape.clone();
         shape[axis] = parts.iter().map(|p| p.shape[axis]).sum();
-        let kept: Vec<_> = parts.iter().filter(|p| p.shape[axis] > 0).map(|p| p.tensor.clone()).collect();
+        let kept: Vec<_> = parts.iter().filter(|p| p.shape[axis] > 0).map(|p| p.tensor()).collect();
         if kept.len() == 1 {
             return Self::wrap(kept.into_iter().next().expect("length was checked"), shape);
         }
@@ -177,22 +261,22 @@ impl Real {
 
     /// Picks entries along `axis` by number.
     pub(crate) fn select(&self, axis: usize, indices: &[usize]) -> Self {
-        let device = self.tensor.device();
+        let device = self.device();
         let index = int_tensor(indices, &device);
         let mut shape = self.shape.clone();
         shape[axis] = indices.len();
-        Self::wrap(Dispatch::float_select(self.tensor.clone(), axis, index), shape)
+        Self::wrap(Dispatch::float_select(self.tensor(), axis, index), shape)
     }
 
     /// Adds the entries of `values` along `axis` at the given numbers; repeated numbers add up.
     pub(crate) fn add_at(&self, axis: usize, indices: &[usize], values: &Self) -> Self {
-        let device = self.tensor.device();
+        let device = self.device();
         let index = int_tensor(indices, &device);
         let t = Dispatch::float_select_assign(
-            self.tensor.clone(),
+            self.tensor(),
             axis,
             index,
-            values.tensor.clone(),
+            values.tensor(),
             IndexingUpdateOp::Add,
         );
         Self::wrap(t, self.shape.clone())
@@ -200,8 +284,8 @@ impl Real {
 
     /// Pads every axis with a value, before and behind.
     pub(crate) fn pad(&self, padding: &[(usize, usize)], value: f32) -> Self {
-        let shape = self.shape.iter().zip(padding).map(|(d, p)| d + p.0 + p.1).collect();
-        Self::wrap(Dispatch::float_pad(self.tensor.clone(), padding, PadMode::Constant(value)), shape)
+        let shape: Vec<usize> = self.shape.iter().zip(padding).map(|(d, p)| d + p.0 + p.1).collect();
+        Self::wrap(Dispatch::float_pad(self.tensor(), padding, PadMode::Constant(value)), shape)
     }
 
     /// For each axis `(start, count, step)`: `count` entries from `start`, `step` apart.
@@ -217,14 +301,14 @@ impl Real {
                 Slice::new(start as isize, Some(end as isize), step as isize)
             })
             .collect();
-        let shape = ranges.iter().map(|r| r.1).collect();
-        Self::wrap(Dispatch::float_slice(self.tensor.clone(), &slices), shape)
+        let shape: Vec<usize> = ranges.iter().map(|r| r.1).collect();
+        Self::wrap(Dispatch::float_slice(self.tensor(), &slices), shape)
     }
 
     // Elementwise.
 
     fn unary(&self, f: impl Fn(DispatchTensor) -> DispatchTensor) -> Self {
-        Self::wrap(f(self.tensor.clone()), self.shape.clone())
+        Self::wrap(f(self.tensor()), self.shape.clone())
     }
 
     fn binary(&self, other: &Self, f: impl Fn(DispatchTensor, DispatchTensor) -> DispatchTensor) -> Self {
@@ -232,7 +316,7 @@ impl Real {
         let pad = |t: &Self| {
             let mut s = vec![1; shape.len() - t.rank()];
             s.extend_from_slice(&t.shape);
-            t.reshape(&s).tensor
+            t.reshape(&s).tensor()
         };
         Self::wrap(f(pad(self), pad(other)), shape.clone())
     }
@@ -317,7 +401,7 @@ impl Real {
         self.unary(Dispatch::gelu)
     }
     pub(crate) fn clamp(&self, low: Option<f32>, high: Option<f32>) -> Self {
-        let mut t = self.tensor.clone();
+        let mut t = self.tensor();
         if let Some(low) = low {
             t = Dispatch::float_clamp_min(t, low.into());
         }
@@ -326,15 +410,26 @@ impl Real {
         }
         Self::wrap(t, self.shape.clone())
     }
+    pub(crate) fn activated(&self, activation: Activation) -> Self {
+        match activation {
+            Activation::Identity => self.clone(),
+            Activation::Clamp(low, high) => {
+                self.clamp(Some(low).filter(|l| l.is_finite()), Some(high).filter(|h| h.is_finite()))
+            }
+            Activation::HardSwish => {
+                self.mul(&self.mul_scalar(1.0 / 6.0).add_scalar(0.5).clamp(Some(0.0), Some(1.0)))
+            }
+        }
+    }
     /// `gradient` where the ReLU's output is positive, else 0.
     pub(crate) fn relu_backward(&self, gradient: &Self) -> Self {
-        Self::wrap(Dispatch::relu_backward(self.tensor.clone(), gradient.tensor.clone()), self.shape.clone())
+        Self::wrap(Dispatch::relu_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
     pub(crate) fn gelu_backward(&self, gradient: &Self) -> Self {
-        Self::wrap(Dispatch::gelu_backward(self.tensor.clone(), gradient.tensor.clone()), self.shape.clone())
+        Self::wrap(Dispatch::gelu_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
     pub(crate) fn sigmoid_backward(&self, gradient: &Self) -> Self {
-        Self::wrap(Dispatch::sigmoid_backward(self.tensor.clone(), gradient.tensor.clone()), self.shape.clone())
+        Self::wrap(Dispatch::sigmoid_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
     pub(crate) fn softmax(&self, axis: usize) -> Self {
         self.unary(|t| Dispatch::softmax(t, axis))
@@ -347,7 +442,7 @@ impl Real {
 
     pub(crate) fn sum(&self, axes: &[usize]) -> Self {
         let mut shape = self.shape.clone();
-        let mut t = self.tensor.clone();
+        let mut t = self.tensor();
         for &a in axes {
             if shape[a] != 1 {
                 t = Dispatch::float_sum_dim(t, a);
@@ -365,12 +460,12 @@ impl Real {
     pub(crate) fn prod(&self, axis: usize) -> Self {
         let mut shape = self.shape.clone();
         shape[axis] = 1;
-        Self::wrap(Dispatch::float_prod_dim(self.tensor.clone(), axis), shape)
+        Self::wrap(Dispatch::float_prod_dim(self.tensor(), axis), shape)
     }
 
     pub(crate) fn max(&self, axes: &[usize]) -> Self {
         let mut shape = self.shape.clone();
-        let mut t = self.tensor.clone();
+        let mut t = self.tensor();
         for &a in axes {
             t = Dispatch::float_max_dim(t, a);
             shape[a] = 1;
@@ -384,12 +479,12 @@ impl Real {
 
     /// Sum of all elements, shape `[]`.
     pub(crate) fn sum_all(&self) -> Self {
-        Self::wrap(Dispatch::float_sum(self.tensor.clone()), Vec::new())
+        Self::wrap(Dispatch::float_sum(self.tensor()), Vec::new())
     }
 
     /// Undoes broadcasting: sums to the given shape.
     pub(crate) fn sum_to(&self, shape: &[usize]) -> Self {
-        if shape == self.shape {
+        if shape == self.shape() {
             return self.clone();
         }
         let lead = self.rank() - shape.len();
@@ -398,33 +493,11 @@ impl Real {
         self.sum(&axes).reshape(shape)
     }
 
-    // Products.
-
-    /// Batched matrix product with broadcasting over leading axes; both ranks at least 2.
-    pub(crate) fn matmul(&self, other: &Self) -> Self {
-        let (r, q) = (self.rank(), other.rank());
-        let (m, k, n) = (self.shape[r - 2], self.shape[r - 1], other.shape[q - 1]);
-        if q == 2 && r > 2 {
-            // One large product instead of a batch of small ones.
-            let rows = self.count() / k.max(1);
-            let mut shape = self.shape[..r - 1].to_vec();
-            shape.push(n);
-            return self.reshape(&[rows, k]).matmul(other).reshape(&shape);
-        }
-        let batch = broadcast(&self.shape[..r - 2], &other.shape[..q - 2]).expect("shapes were checked by infer");
-        let pad = |t: &Self| {
-            let mut s = vec![1; batch.len() + 2 - t.rank()];
-            s.extend_from_slice(&t.shape);
-            t.reshape(&s).tensor
-        };
-        let mut shape = batch.clone();
-        shape.extend([m, n]);
-        Self::wrap(Dispatch::float_matmul(pad(self), pad(other)), shape)
-    }
+    // Windows.
 
     /// Convolution with 1, 2 or 3 spatial axes; padding as (begin, end) pairs.
     pub(crate) fn conv(&self, weight: &Self, bias: Option<&Self>, o: &Window) -> Self {
-        let (x, w, b) = (self.tensor.clone(), weight.tensor.clone(), bias.map(|b| b.tensor.clone()));
+        let (x, w, b) = (self.tensor(), weight.tensor(), bias.map(|b| b.tensor()));
         let t = match self.rank() {
             3 => Dispatch::conv1d(x, w, b, o.conv::<1>()),
             4 => Dispatch::conv2d(x, w, b, o.conv::<2>()),
@@ -436,7 +509,7 @@ impl Real {
 
     /// Transposed convolution; `o.padding` symmetric, `extra` added at the end of each spatial axis.
     pub(crate) fn conv_transpose(&self, weight: &Self, bias: Option<&Self>, o: &Window, extra: &[usize]) -> Self {
-        let (x, w, b) = (self.tensor.clone(), weight.tensor.clone(), bias.map(|b| b.tensor.clone()));
+        let (x, w, b) = (self.tensor(), weight.tensor(), bias.map(|b| b.tensor()));
         let t = match self.rank() {
             3 => Dispatch::conv_transpose1d(x, w, b, o.transposed::<1>(extra)),
             4 => Dispatch::conv_transpose2d(x, w, b, o.transposed::<2>(extra)),
@@ -450,7 +523,7 @@ impl Real {
     pub(crate) fn max_pool_2d(&self, kernel: [usize; 2], o: &Window, ceil: bool) -> (Self, Self) {
         let p = MaxPool2d::new(kernel, o, ceil);
         let r = Dispatch::max_pool2d_with_indices(
-            self.tensor.clone(),
+            self.tensor(),
             p.kernel,
             p.stride,
             p.padding,
@@ -473,14 +546,14 @@ impl Real {
     ) -> Self {
         let p = MaxPool2d::new(kernel, o, ceil);
         let r = Dispatch::max_pool2d_with_indices_backward(
-            self.tensor.clone(),
+            self.tensor(),
             p.kernel,
             p.stride,
             p.padding,
             p.dilation,
             ceil,
-            gradient.tensor.clone(),
-            positions.tensor.clone(),
+            gradient.tensor(),
+            positions.tensor(),
         );
         Self::wrap(r.x_grad, self.shape.clone())
     }
@@ -509,7 +582,7 @@ impl Mask {
         if padded != shape {
             mask = Dispatch::bool_expand(mask, physical(&shape));
         }
-        let (yes, no) = (yes.expand(&shape).tensor, no.expand(&shape).tensor);
+        let (yes, no) = (yes.expand(&shape).tensor(), no.expand(&shape).tensor());
         Real::wrap(Dispatch::float_mask_where(no, mask, yes), shape)
     }
 
@@ -533,12 +606,12 @@ impl Real {
     /// One number on the same device, shape `[]`.
     pub(crate) fn same(&self, value: f32) -> Self {
         let data = TensorData::new(vec![value], [1]);
-        Self::wrap(Dispatch::float_from_data(data, &self.tensor.device()), Vec::new())
+        Self::wrap(Dispatch::float_from_data(data, &self.device()), Vec::new())
     }
 
     fn compare(&self, other: &Self, f: impl Fn(DispatchTensor, DispatchTensor, BoolDType) -> DispatchTensor) -> Mask {
         let shape = broadcast(&self.shape, &other.shape).expect("shapes were checked by infer");
-        let (a, b) = (self.expand(&shape).tensor, other.expand(&shape).tensor);
+        let (a, b) = (self.expand(&shape).tensor(), other.expand(&shape).tensor());
         Mask { tensor: f(a, b, BoolDType::Native), shape }
     }
 
@@ -552,7 +625,7 @@ impl Real {
         self.compare(other, Dispatch::float_equal)
     }
     pub(crate) fn is_nan(&self) -> Mask {
-        Mask { tensor: Dispatch::float_is_nan(self.tensor.clone(), BoolDType::Native), shape: self.shape.clone() }
+        Mask { tensor: Dispatch::float_is_nan(self.tensor(), BoolDType::Native), shape: self.shape.to_vec() }
     }
 }
 

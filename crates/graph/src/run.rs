@@ -1,5 +1,7 @@
 //! Running a network: taps, overrides, training mode, and gradients of any named value in one walk back.
 
+mod backward;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,9 +10,11 @@ use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::error::{GraphError, OpError};
 use crate::model::{Dim, Model, Node, Port, ValueId};
-use crate::operator::{Args, Backward, Context, Fact, Keep, Value};
-use crate::plan::{eval, infer, node_error, typed};
+use crate::operator::{Args, Context, Fact, Keep, Value};
+use crate::plan::{Plan, eval, infer, node_error, typed};
 use crate::real::Real;
+
+pub use backward::Gradients;
 
 /// Which gradients a run must be able to give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,44 +77,35 @@ impl Request {
 #[derive(Debug)]
 pub struct Run<'m> {
     model: &'m Model,
+    plan: Arc<Plan>,
     values: Vec<Option<Value>>,
-    facts: Vec<Option<Fact>>,
-    calls: Vec<Call>,
+    /// Facts that only this run knows.
+    late: HashMap<ValueId, Fact>,
+    calls: Vec<Call<'m>>,
     requires: Vec<bool>,
     wanted: Vec<ValueId>,
+    /// Values that fused nodes did not make.
+    skipped: Vec<ValueId>,
     updates: Vec<(ValueId, Real)>,
     cx: Context,
 }
 
 /// What the gradient of one node needs of the forward pass.
 #[derive(Debug)]
-struct Call {
-    node: usize,
+struct Call<'m> {
+    node: &'m Node,
     inputs: Vec<Option<Value>>,
     outputs: Vec<Option<Value>>,
-    facts: Vec<Fact>,
+    facts: Arc<[Fact]>,
     seed: u64,
 }
 
-/// Gradients by name.
-#[derive(Debug, Clone, Default)]
-pub struct Gradients(HashMap<String, Tensor>);
-
-impl Gradients {
-    /// Gradient of a named value; `None` where nothing flows to it (then it is zero) or it was not asked for.
-    pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
-    }
-
-    /// Gradient of a named value, taken.
-    pub fn take(&mut self, name: &str) -> Option<Tensor> {
-        self.0.remove(name)
-    }
-
-    /// Names that have a gradient.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
+/// One node to run: as in the file, or several at once.
+struct Step<'m> {
+    /// The place of the node, or of the last one that it stands for, in the graph.
+    index: usize,
+    node: &'m Node,
+    facts: Option<Arc<[Fact]>>,
 }
 
 impl Model {
@@ -163,11 +158,13 @@ impl Model {
         };
         let mut run = Run {
             model: self,
+            plan,
             values: vec![None; self.names.len()],
-            facts: plan.facts.clone(),
+            late: HashMap::new(),
             calls: Vec::new(),
             requires: vec![false; self.names.len()],
             wanted: Vec::new(),
+            skipped: Vec::new(),
             updates: Vec::new(),
             cx,
         };
@@ -234,8 +231,8 @@ impl<'m> Run<'m> {
                 Some(v) => Value::Real(Real::new(tensor.shape(), v.to_vec(), &self.cx.device)),
                 None => Value::Host(tensor.clone()),
             };
-            if self.facts[*id].as_ref().is_none_or(|f| f.dtype.is_float() != tensor.dtype().is_float()) {
-                self.facts[*id] = Some(Fact::new(tensor.dtype(), tensor.shape().to_vec()));
+            if self.fact(*id).is_none_or(|f| f.dtype.is_float() != tensor.dtype().is_float()) {
+                self.late.insert(*id, Fact::new(tensor.dtype(), tensor.shape().to_vec()));
             }
             self.values[*id] = Some(value);
         }
@@ -259,6 +256,10 @@ impl<'m> Run<'m> {
         Ok(())
     }
 
+    fn fact(&self, id: ValueId) -> Option<&Fact> {
+        self.late.get(&id).or(self.plan.facts[id].as_ref())
+    }
+
     /// Which nodes run: those that the outputs and taps need, and that are neither given nor known.
     fn needed(&self, targets: &[ValueId]) -> Vec<bool> {
         let mut value = vec![false; self.values.len()];
@@ -279,7 +280,44 @@ impl<'m> Run<'m> {
     }
 
     fn known(&self, id: ValueId) -> bool {
-        !self.requires[id] && self.facts[id].as_ref().is_some_and(|f| f.value.is_some())
+        !self.requires[id] && self.fact(id).is_some_and(|f| f.value.is_some())
+    }
+
+    /// What runs, in order: the needed nodes, those that can be computed together as one.
+    fn steps(&mut self, targets: &[ValueId]) -> Vec<Step<'m>> {
+        let model = self.model;
+        let mut needed = self.needed(targets);
+        let mut flows = self.requires.clone();
+        if !self.wanted.is_empty() {
+            for node in &model.nodes {
+                if node.inputs.iter().flatten().any(|&i| flows[i]) {
+                    node.outputs.iter().flatten().for_each(|&o| flows[o] = true);
+                }
+            }
+        }
+        let mut fused = vec![None; model.nodes.len()];
+        for (fusion, facts) in model.fusions.iter().zip(&self.plan.fused) {
+            let Some(facts) = facts else { continue };
+            let seen = |v: &ValueId| targets.contains(v) || self.values[*v].is_some() || self.requires[*v];
+            let differentiates = fusion.node.inputs.iter().flatten().any(|&i| flows[i]);
+            let whole = fusion.parts.iter().all(|&p| needed[p]);
+            if !whole || fusion.interior.iter().any(seen) || (differentiates && !fusion.smooth) {
+                continue;
+            }
+            let Some((&last, _)) = fusion.parts.split_last() else { continue };
+            fusion.parts.iter().for_each(|&p| needed[p] = false);
+            self.skipped.extend(&fusion.interior);
+            fused[last] = Some((&fusion.node, facts.clone()));
+        }
+        let mut steps = Vec::with_capacity(model.nodes.len());
+        for (index, (node, fused)) in model.nodes.iter().zip(fused).enumerate() {
+            if let Some((node, facts)) = fused {
+                steps.push(Step { index, node, facts: Some(facts) });
+            } else if needed[index] {
+                steps.push(Step { index, node, facts: self.plan.calls[index].clone() });
+            }
+        }
+        steps
     }
 
     fn execute(&mut self, request: &Request) -> Result<(), GraphError> {
@@ -293,19 +331,19 @@ impl<'m> Run<'m> {
         for name in request.outputs.iter().chain(&request.taps) {
             targets.push(model.id(name)?);
         }
-        let run_node = self.needed(&targets);
+        let steps = self.steps(&targets);
         let mut last_use = vec![0; self.values.len()];
-        for (i, node) in model.nodes.iter().enumerate().filter(|(i, _)| run_node[*i]) {
-            for &input in node.inputs.iter().flatten() {
-                last_use[input] = i;
+        for step in &steps {
+            for &input in step.node.inputs.iter().flatten() {
+                last_use[input] = step.index;
             }
         }
         let mut keep = vec![false; self.values.len()];
         targets.iter().for_each(|&t| keep[t] = true);
-        for (i, node) in model.nodes.iter().enumerate().filter(|(i, _)| run_node[*i]) {
-            self.step(i, node)?;
-            for &id in node.inputs.iter().flatten().chain(node.outputs.iter().flatten()) {
-                if last_use[id] <= i && !keep[id] && !model.parameters.contains_key(&id) {
+        for step in &steps {
+            self.step(step)?;
+            for &id in step.node.inputs.iter().chain(&step.node.outputs).flatten() {
+                if last_use[id] <= step.index && !keep[id] && !model.parameters.contains_key(&id) {
                     self.values[id] = None;
                 }
             }
@@ -326,47 +364,25 @@ impl<'m> Run<'m> {
         if let Some(p) = self.model.parameters.get(&id) {
             return Ok(p.real(&self.cx.device).map_or_else(|| Value::Host(p.tensor.clone()), Value::Real));
         }
-        match self.facts[id].as_ref().and_then(|f| f.value.clone()) {
+        match self.fact(id).and_then(|f| f.value.clone()) {
             Some(v) => Ok(Value::Host(v)),
             None => Err(GraphError::UnknownValue { name: self.model.names[id].clone(), candidates: Vec::new() }),
         }
     }
 
-    fn step(&mut self, index: usize, node: &Node) -> Result<(), GraphError> {
+    fn step(&mut self, step: &Step<'m>) -> Result<(), GraphError> {
+        let node = step.node;
         let inputs = node
             .inputs
             .iter()
             .map(|i| i.map(|id| self.value(id)).transpose())
             .collect::<Result<Vec<Option<Value>>, _>>()?;
-        let known: Option<Vec<Fact>> = node
-            .outputs
-            .iter()
-            .map(|o| match o {
-                Some(id) => self.facts[*id].clone(),
-                None => Some(Fact::new(DType::F32, Vec::new())),
-            })
-            .collect();
-        let facts = match known {
-            // An absent output leaves a gap in the facts, so they are worked out again.
-            Some(facts) if node.outputs.iter().all(Option::is_some) => facts,
-            _ => {
-                let mut seen = self.runtime_facts(node, &inputs);
-                let inferred = match infer(node, &seen) {
-                    // The output's shape depends on floats, so they are read back.
-                    Err(OpError::Deferred) => {
-                        for (fact, value) in seen.iter_mut().zip(&inputs) {
-                            if let (Some(fact), Some(value)) = (fact, value) {
-                                fact.value = Some(value.to_host());
-                            }
-                        }
-                        infer(node, &seen)
-                    }
-                    other => other,
-                };
-                inferred.map_err(|e| node_error(node, e))?
-            }
+        let facts = match &step.facts {
+            Some(facts) => facts.clone(),
+            None => self.late_facts(node, &inputs)?,
         };
-        let cx = Context { seed: node_seed(self.cx.seed, index), ..self.cx.clone() };
+        let seed = node_seed(self.cx.seed, step.index);
+        let cx = Context { seed, ..self.cx.clone() };
         let outputs = eval(node, &inputs, &facts, &cx)?;
         if cx.training {
             let updates = node.op.running_statistics(Args(&inputs), &cx).map_err(|e| node_error(node, e))?;
@@ -377,7 +393,7 @@ impl<'m> Run<'m> {
             }
         }
         let differentiates = node.inputs.iter().flatten().any(|&i| self.requires[i]);
-        for ((id, value), fact) in node.outputs.iter().zip(&outputs).zip(&facts) {
+        for ((id, value), fact) in node.outputs.iter().zip(&outputs).zip(facts.iter()) {
             let Some(id) = id else { continue };
             if differentiates && fact.dtype.is_float() {
                 self.requires[*id] = true;
@@ -385,15 +401,33 @@ impl<'m> Run<'m> {
             // An overridden value stays what the caller gave.
             if self.values[*id].is_none() {
                 self.values[*id] = Some(value.clone());
-                let mut fact = fact.clone();
-                fact.value = None;
-                self.facts[*id] = Some(fact);
+                if step.facts.is_none() {
+                    self.late.insert(*id, Fact { value: None, ..fact.clone() });
+                }
             }
         }
         if differentiates {
-            self.remember(index, node, inputs, outputs, facts, cx.seed);
+            self.remember(node, inputs, outputs, facts, seed);
         }
         Ok(())
+    }
+
+    /// What is known of a node's outputs only now, since they depend on values.
+    fn late_facts(&self, node: &Node, inputs: &[Option<Value>]) -> Result<Arc<[Fact]>, GraphError> {
+        let mut seen = self.runtime_facts(node, inputs);
+        let inferred = match infer(node, &seen) {
+            // The output's shape depends on floats, so they are read back.
+            Err(OpError::Deferred) => {
+                for (fact, value) in seen.iter_mut().zip(inputs) {
+                    if let (Some(fact), Some(value)) = (fact, value) {
+                        fact.value = Some(value.to_host());
+                    }
+                }
+                infer(node, &seen)
+            }
+            other => other,
+        };
+        inferred.map(Into::into).map_err(|e| node_error(node, e))
     }
 
     fn runtime_facts(&self, node: &Node, inputs: &[Option<Value>]) -> Vec<Option<Fact>> {
@@ -402,7 +436,7 @@ impl<'m> Run<'m> {
             .zip(inputs)
             .map(|(id, value)| {
                 let value = value.as_ref()?;
-                let dtype = id.and_then(|id| self.facts[id].as_ref()).map(|f| f.dtype);
+                let dtype = id.and_then(|id| self.fact(id)).map(|f| f.dtype);
                 let mut fact = match value {
                     Value::Host(t) => Fact { dtype: t.dtype(), shape: t.shape().to_vec(), value: Some(t.clone()) },
                     Value::Real(r) => Fact::new(DType::F32, r.shape().to_vec()),
@@ -417,20 +451,18 @@ impl<'m> Run<'m> {
 
     fn remember(
         &mut self,
-        index: usize,
-        node: &Node,
+        node: &'m Node,
         inputs: Vec<Option<Value>>,
         outputs: Vec<Value>,
-        facts: Vec<Fact>,
+        facts: Arc<[Fact]>,
         seed: u64,
     ) {
-        let keep = node.op.keep();
-        let (inputs, outputs) = match keep {
+        let (inputs, outputs) = match node.op.keep() {
             Keep::Inputs => (inputs, vec![None; outputs.len()]),
             Keep::Outputs => (vec![None; inputs.len()], outputs.into_iter().map(Some).collect()),
             Keep::Both => (inputs, outputs.into_iter().map(Some).collect()),
         };
-        self.calls.push(Call { node: index, inputs, outputs, facts, seed });
+        self.calls.push(Call { node, inputs, outputs, facts, seed });
     }
 
     /// A declared output or tap on the host, with its declared type.
@@ -444,7 +476,7 @@ impl<'m> Run<'m> {
                 candidates: Vec::new(),
             });
         };
-        Ok(match &self.facts[id] {
+        Ok(match self.fact(id) {
             Some(fact) => round(Arc::unwrap_or_clone(typed(value, fact))),
             None => Arc::unwrap_or_clone(value.to_host()),
         })
@@ -457,134 +489,6 @@ impl<'m> Run<'m> {
             .map(|(id, r)| Ok((self.model.names[*id].clone(), Tensor::f32(r.shape().to_vec(), r.to_vec())?)))
             .collect()
     }
-
-    /// Gradients of `sum over seeds of (value · seed)` with respect to what [`Request::wrt`] names. May be called again
-    /// with other seeds: the forward pass is reused.
-    /// # Shapes
-    /// each seed has the shape of its value; each gradient has the shape of its value
-    /// # Errors
-    /// A seed does not fit, or its value does not depend on anything that was asked for.
-    pub fn backward(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
-        let mut gradients: Vec<Option<Real>> = vec![None; self.values.len()];
-        for (name, seed) in seeds {
-            let id = self.model.id(name)?;
-            let shape = self.facts[id].as_ref().map(|f| f.shape.clone());
-            let values = match seed.as_f32() {
-                Some(v) if shape.as_deref().is_none_or(|s| s == seed.shape()) => v.to_vec(),
-                _ => {
-                    let wanted = shape.unwrap_or_default();
-                    return Err(GraphError::NoGradient {
-                        name: (*name).to_owned(),
-                        reason: format!("the seed is {} {:?}, must be float {wanted:?}", seed.dtype(), seed.shape()),
-                    });
-                }
-            };
-            accumulate(&mut gradients[id], Real::new(seed.shape(), values, &self.cx.device));
-        }
-        for call in self.calls.iter().rev() {
-            self.step_back(call, &mut gradients)?;
-        }
-        let mut named = HashMap::new();
-        for &id in &self.wanted {
-            if let Some(g) = &gradients[id] {
-                named.insert(self.model.names[id].clone(), Tensor::f32(g.shape().to_vec(), g.to_vec())?);
-            }
-        }
-        Ok(Gradients(named))
-    }
-
-    fn step_back(&self, call: &Call, gradients: &mut [Option<Real>]) -> Result<(), GraphError> {
-        let node = &self.model.nodes[call.node];
-        let flowing: Vec<Option<Real>> = node
-            .outputs
-            .iter()
-            .map(|o| o.and_then(|id| if self.requires[id] { gradients[id].clone() } else { None }))
-            .collect();
-        // What a probe or an input keeps is its own; what has been passed on is done with.
-        for &id in node.outputs.iter().flatten() {
-            if !self.wanted.contains(&id) {
-                gradients[id] = None;
-            }
-        }
-        if flowing.iter().all(Option::is_none) {
-            return Ok(());
-        }
-        let wanted: Vec<bool> = node.inputs.iter().map(|i| i.is_some_and(|id| self.requires[id])).collect();
-        let cx = Context { seed: call.seed, ..self.cx.clone() };
-        let backward = Backward {
-            inputs: Args(&call.inputs),
-            outputs: &call.outputs,
-            gradients: &flowing,
-            wanted: &wanted,
-            facts: &call.facts,
-            cx: &cx,
-        };
-        let work = std::panic::AssertUnwindSafe(|| match node.op.backward(&backward)? {
-            Some(by_hand) => Ok(by_hand),
-            None => on_tape(node, call, &flowing, &wanted, &cx),
-        });
-        let result = std::panic::catch_unwind(work)
-            .unwrap_or_else(|_| Err(OpError::Invalid("internal error: a gradient kernel refused".to_owned())))
-            .map_err(|e| node_error(node, e))?;
-        for ((id, want), g) in node.inputs.iter().zip(&wanted).zip(result) {
-            if let (Some(id), true, Some(g)) = (id, want, g) {
-                accumulate(&mut gradients[*id], g);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Differentiates one node by repeating it on a tape.
-fn on_tape(
-    node: &Node,
-    call: &Call,
-    flowing: &[Option<Real>],
-    wanted: &[bool],
-    cx: &Context,
-) -> Result<Vec<Option<Real>>, OpError> {
-    let inputs: Vec<Option<Value>> = call
-        .inputs
-        .iter()
-        .zip(wanted)
-        .map(|(v, &leaf)| match v {
-            Some(Value::Real(r)) => Some(Value::Real(r.to_tape(leaf))),
-            Some(Value::Host(t)) if leaf => {
-                t.as_f32().map(|x| Value::Real(Real::new(t.shape(), x.to_vec(), &cx.device).to_tape(true)))
-            }
-            other => other.clone(),
-        })
-        .collect();
-    let outputs = node.op.eval(Args(&inputs), &call.facts, cx)?;
-    let pairs: Vec<(Real, Real)> = outputs
-        .into_iter()
-        .zip(flowing)
-        .filter_map(|(o, g)| match (o, g) {
-            (Value::Real(r), Some(g)) => Some((r, g.clone())),
-            _ => None,
-        })
-        .collect();
-    let leaves: Vec<(usize, &Real)> = inputs
-        .iter()
-        .enumerate()
-        .filter_map(|(i, v)| match v {
-            Some(Value::Real(r)) if wanted[i] => Some((i, r)),
-            _ => None,
-        })
-        .collect();
-    let only: Vec<&Real> = leaves.iter().map(|(_, r)| *r).collect();
-    let mut result = vec![None; inputs.len()];
-    for ((i, _), g) in leaves.iter().zip(Real::tape_gradients(&pairs, &only)) {
-        result[*i] = g;
-    }
-    Ok(result)
-}
-
-fn accumulate(slot: &mut Option<Real>, g: Real) {
-    *slot = Some(match slot.take() {
-        Some(old) => old.add(&g),
-        None => g,
-    });
 }
 
 /// A seed of its own for each node.

@@ -6,6 +6,7 @@ use super::elementwise::{Broadcasting, arity, broadcast_shape, exact, int_value,
 use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
+use crate::kernels::epilogue::Activation;
 use crate::real::Real;
 
 pub(super) const ENTRIES: &[Entry] = &[
@@ -200,6 +201,10 @@ impl Operator for Curve {
         one(self.value(&inputs.real(0, cx)?))
     }
 
+    fn activation(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
+        Ok((*self == Self::HardSwish).then_some(Activation::HardSwish))
+    }
+
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         Ok(Some(vec![Some(self.gradient(&call.inputs.real(0, call.cx)?, call.gradient()))]))
     }
@@ -243,6 +248,10 @@ impl Operator for OutputCurve {
             Self::Sigmoid => x.sigmoid(),
             Self::Tanh => x.tanh(),
         })
+    }
+
+    fn activation(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
+        Ok((*self == Self::Relu).then_some(Activation::Clamp(0.0, f32::INFINITY)))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
@@ -383,6 +392,12 @@ impl Operator for Clip {
             high.filter(|&high| exact(dtype, high) < exact(dtype, v)).unwrap_or(v)
         });
         Ok(vec![int_value(&outputs[0], values.collect())?])
+    }
+
+    fn activation(&self, inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
+        let (low, high) = self.bounds(inputs)?;
+        let (low, high) = (low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
+        Ok((low <= high).then_some(Activation::Clamp(low, high)))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {

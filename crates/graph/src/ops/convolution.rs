@@ -3,7 +3,7 @@
 use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, checked_shape, one};
-use crate::real::{Real, Window};
+use crate::real::{Finish, Real, Window};
 
 use super::window::{AutoPad, Geometry, Sliding, cut, lopsided, pad};
 
@@ -12,6 +12,9 @@ pub(super) const ENTRIES: &[Entry] =
 
 /// Cross-correlation of x, padded with zeros, with a weight `[out, in / groups, ...]`.
 fn correlate(x: &Real, weight: &Real, bias: Option<&Real>, window: &Window) -> Real {
+    if let Some(y) = x.correlate(weight, window, Finish { bias, ..Finish::default() }) {
+        return y;
+    }
     if !lopsided(&window.padding) {
         return x.conv(weight, bias, window);
     }
@@ -21,6 +24,9 @@ fn correlate(x: &Real, weight: &Real, bias: Option<&Real>, window: &Window) -> R
 
 /// The transpose of [`correlate`]: the gradient of an input whose spatial axes have `sizes` elements.
 pub(super) fn spread(gradient: &Real, weight: &Real, window: &Window, sizes: &[usize]) -> Real {
+    if let Some(x) = gradient.correlate_input(weight, window, sizes) {
+        return x;
+    }
     let rank = sizes.len();
     // One channel per group at stride 1: the turned kernel slides back over the gradient, several times as fast.
     let reach = |i: usize| window.dilation[i] * (weight.shape()[i + 2] - 1);
@@ -54,6 +60,9 @@ pub(super) fn spread(gradient: &Real, weight: &Real, window: &Window, sizes: &[u
 ///
 /// One product per element of the kernel: that element meets a strided part of the padded input.
 fn weight_gradient(x: &Real, weight: &[usize], gradient: &Real, window: &Window) -> Real {
+    if let Some(w) = x.correlate_weight(weight, gradient, window) {
+        return w;
+    }
     let rank = weight.len() - 2;
     let (batch, groups) = (x.shape()[0], window.groups);
     let (out, inside) = (weight[0] / groups, weight[1]);
@@ -93,12 +102,15 @@ fn only_bias(shape: &[usize], bias: Option<&Real>, cx: &Context) -> Real {
     let zeros = Real::full(shape, 0.0, &cx.device);
     match bias {
         None => zeros,
-        Some(b) => {
-            let mut lined = vec![1; shape.len()];
-            lined[1] = b.count();
-            zeros.add(&b.reshape(&lined))
-        }
+        Some(b) => zeros.add(&lined(b, shape.len())),
     }
+}
+
+/// One number per channel, such that it broadcasts.
+fn lined(bias: &Real, rank: usize) -> Real {
+    let mut shape = vec![1; rank];
+    shape[1] = bias.count();
+    bias.reshape(&shape)
 }
 
 /// Checks what both operators share; `channels` is the number of output channels that the weight has.
@@ -191,6 +203,23 @@ impl Operator for Conv {
         let geometry = self.geometry(x.shape(), w.shape())?;
         let window = geometry.window(geometry.padding.clone(), self.groups);
         one(correlate(&x, &w, bias.as_ref(), &window))
+    }
+
+    fn eval_finished(
+        &self,
+        inputs: Args<'_, Value>,
+        _output: &Fact,
+        finish: Finish<'_>,
+        cx: &Context,
+    ) -> OpResult<Option<Real>> {
+        let (x, w) = (inputs.real(0, cx)?, inputs.real(1, cx)?);
+        let bias = inputs.optional_real(2, cx)?;
+        if x.count() == 0 || w.count() == 0 || finish.bias.is_some() {
+            return Ok(None);
+        }
+        let geometry = self.geometry(x.shape(), w.shape())?;
+        let window = geometry.window(geometry.padding.clone(), self.groups);
+        Ok(x.correlate(&w, &window, Finish { bias: bias.as_ref(), ..finish }))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
@@ -334,6 +363,9 @@ impl Operator for ConvTranspose {
             return one(only_bias(&outputs[0].shape, bias.as_ref(), cx));
         }
         let spread = self.spread(x.shape(), w.shape())?;
+        if let Some(y) = x.correlate_input(&w, &spread.window, &spread.output) {
+            return one(bias.map_or_else(|| y.clone(), |b| y.add(&lined(&b, y.rank()))));
+        }
         let extra = spread.extra();
         if !lopsided(&spread.window.padding) {
             return one(x.conv_transpose(&w, bias.as_ref(), &spread.window, &extra));

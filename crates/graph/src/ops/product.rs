@@ -5,7 +5,7 @@ use netproof_tensor::{Elements, Tensor};
 use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, checked_shape, one};
-use crate::real::{Real, broadcast};
+use crate::real::{Finish, Real, broadcast};
 
 pub(super) const ENTRIES: &[Entry] =
     &[Entry { name: "Gemm", build: Gemm::build }, Entry { name: "MatMul", build: MatMul::build }];
@@ -153,6 +153,24 @@ impl Operator for MatMul {
         one(a.matmul(&b).reshape(&product.output))
     }
 
+    fn eval_finished(
+        &self,
+        inputs: Args<'_, Value>,
+        _output: &Fact,
+        finish: Finish<'_>,
+        cx: &Context,
+    ) -> OpResult<Option<Real>> {
+        let (a, b) = (inputs.real(0, cx)?, inputs.real(1, cx)?);
+        let product = Product::new(a.shape(), b.shape())?;
+        let [_, k, n] = product.sizes();
+        if product.right.len() != 2 || a.count() == 0 || b.count() == 0 {
+            return Ok(None);
+        }
+        let rows = a.reshape(&[a.count() / k, k]);
+        let y = rows.linear(false, &b.reshape(&[k, n]), false, finish);
+        Ok(y.map(|y| y.reshape(&product.output)))
+    }
+
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         let (a, b) = (call.inputs.real(0, call.cx)?, call.inputs.real(1, call.cx)?);
         let product = Product::new(a.shape(), b.shape())?;
@@ -164,8 +182,8 @@ impl Operator for MatMul {
             if empty {
                 return zeros(&a);
             }
-            let b = b.reshape(&product.right).transpose_last();
-            Ok(gradient.matmul(&b).sum_to(&product.left).reshape(a.shape()))
+            let b = b.reshape(&product.right);
+            Ok(gradient.product(false, &b, true).sum_to(&product.left).reshape(a.shape()))
         })?;
         let right = call.when(1, || {
             if empty {
@@ -175,9 +193,9 @@ impl Operator for MatMul {
             let g = if product.right.len() == 2 {
                 // One large product over all rows of all batches, which also sums over the batches.
                 let rows = product.batch.iter().product::<usize>() * m;
-                x.reshape(&[rows, k]).transpose_last().matmul(&gradient.reshape(&[rows, n]))
+                x.reshape(&[rows, k]).product(true, &gradient.reshape(&[rows, n]), false)
             } else {
-                x.transpose_last().matmul(&gradient).sum_to(&product.right)
+                x.product(true, &gradient, false).sum_to(&product.right)
             };
             Ok(g.reshape(b.shape()))
         })?;
@@ -265,10 +283,6 @@ fn scaled(x: Real, factor: f32) -> Real {
     if factor == 1.0 { x } else { x.mul_scalar(factor) }
 }
 
-fn turned(x: &Real, turn: bool) -> Real {
-    if turn { x.transpose_last() } else { x.clone() }
-}
-
 impl Operator for Gemm {
     fn infer(&self, inputs: Args<'_, Fact>) -> OpResult<Vec<Fact>> {
         if !(2..=3).contains(&inputs.len()) {
@@ -297,15 +311,41 @@ impl Operator for Gemm {
             return self.ints(inputs, &outputs[0], [m, k, n]);
         }
         let (a, b) = (inputs.real(0, cx)?, inputs.real(1, cx)?);
+        let c = inputs.optional_real(2, cx)?;
+        let [turn_a, turn_b] = self.transposed;
+        // The usual case in one pass.
+        let lined = c.as_ref().is_none_or(|c| c.count() == n && c.shape().last() == Some(&n));
+        if self.alpha == 1.0 && self.beta == 1.0 && lined && k > 0 {
+            if let Some(y) = a.linear(turn_a, &b, turn_b, Finish { bias: c.as_ref(), ..Finish::default() }) {
+                return one(y);
+            }
+        }
         let product = if k == 0 {
             Real::full(&[m, n], 0.0, &cx.device)
         } else {
-            scaled(turned(&a, self.transposed[0]).matmul(&turned(&b, self.transposed[1])), self.alpha)
+            scaled(a.product(turn_a, &b, turn_b), self.alpha)
         };
-        one(match inputs.optional_real(2, cx)? {
+        one(match c {
             Some(c) => product.add(&scaled(c, self.beta)),
             None => product,
         })
+    }
+
+    fn eval_finished(
+        &self,
+        inputs: Args<'_, Value>,
+        output: &Fact,
+        finish: Finish<'_>,
+        cx: &Context,
+    ) -> OpResult<Option<Real>> {
+        let (a, b, c) = (inputs.real(0, cx)?, inputs.real(1, cx)?, inputs.optional_real(2, cx)?);
+        let n = output.shape.last();
+        let lined = c.as_ref().is_none_or(|c| Some(&c.count()) == n && c.shape().last() == n);
+        if self.alpha != 1.0 || self.beta != 1.0 || !lined || a.count() == 0 || finish.bias.is_some() {
+            return Ok(None);
+        }
+        let [turn_a, turn_b] = self.transposed;
+        Ok(a.linear(turn_a, &b, turn_b, Finish { bias: c.as_ref(), ..finish }))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
@@ -318,16 +358,14 @@ impl Operator for Gemm {
             if empty {
                 return zeros(&a);
             }
-            let b = turned(&b, turn_b);
-            let g = if turn_a { b.matmul(&gradient.transpose_last()) } else { gradient.matmul(&b.transpose_last()) };
+            let g = if turn_a { b.product(turn_b, gradient, true) } else { gradient.product(false, &b, !turn_b) };
             Ok(scaled(g, self.alpha))
         })?;
         let right = call.when(1, || {
             if empty {
                 return zeros(&b);
             }
-            let a = turned(&a, turn_a);
-            let g = if turn_b { gradient.transpose_last().matmul(&a) } else { a.transpose_last().matmul(gradient) };
+            let g = if turn_b { gradient.product(true, &a, turn_a) } else { a.product(!turn_a, gradient, false) };
             Ok(scaled(g, self.alpha))
         })?;
         let mut all = vec![left, right];

@@ -1,0 +1,16 @@
+//! Kernels for the CPU on plain slices: the widest vectors of the machine, chosen at run time, on every core.
+//!
+//! Rules that hold for all of them:
+//! - The result has the same bits whatever the number of threads: work is divided by shape, never by who is idle, and
+//!   sums are taken in a fixed order.
+//! - Each is tested against a float64 version of its definition over odd shapes, and the operators that call them against
+//!   the reference path.
+//! - Scratch memory belongs to the thread and is used again; its size is bounded and stated.
+
+pub(crate) mod batch;
+pub(crate) mod convolution;
+pub(crate) mod epilogue;
+pub(crate) mod product;
+mod task;
+
+use task::{Shared, parallel, with_scratch};

@@ -1,0 +1,63 @@
+//! How kernels share their work: outputs written by several tasks, scratch memory of a thread, and tasks on every core.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+/// An output that several tasks write at the same time, each its own places.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    start: *mut f32,
+    len: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `Shared` is a slice that was borrowed mutably for 'a; who writes through it promises, at each call, that no
+// other task touches the same places.
+unsafe impl Send for Shared<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
+    }
+
+    /// `len` elements from `at`.
+    /// # Safety
+    /// Nobody else uses any of them while the slice lives.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "that the parts are disjoint is what the caller promises")]
+    pub(crate) unsafe fn part(&self, at: usize, len: usize) -> &'a mut [f32] {
+        assert!(at <= self.len && len <= self.len - at, "a kernel writes outside its output");
+        // SAFETY: the range was checked; that nobody else uses it is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends `len` floats of this thread's scratch memory, with whatever was in them.
+pub(crate) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    let result = work(&mut buffer[..len]);
+    SCRATCH.with_borrow_mut(|all| all.push(buffer));
+    result
+}
+
+/// Runs `work` on `0..tasks`: on every core where the whole takes at least [`WORTH`] operations, else here.
+pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + Sync + Send) {
+    use rayon::prelude::*;
+    if tasks > 1 && operations >= WORTH && rayon::current_num_threads() > 1 {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(work);
+    } else {
+        (0..tasks).for_each(work);
+    }
+}
+
+/// Operations below which waking other threads costs more than it gains: about 10 µs of one core.
+const WORTH: usize = 1 << 19;
