@@ -9,8 +9,11 @@
 
 pub(crate) mod batch;
 pub(crate) mod convolution;
+pub(crate) mod direct;
 pub(crate) mod epilogue;
 pub(crate) mod product;
 mod task;
+pub(crate) mod transpose;
+pub(crate) mod weights;
 
 use task::{Shared, parallel, with_scratch};

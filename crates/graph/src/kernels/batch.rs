@@ -1,6 +1,7 @@
 //! Many products of equal size: the heads of attention, matrices with a batch axis.
 
-use super::product::{Finish, Matrix, product};
+use super::epilogue::Epilogue;
+use super::product::{Matrix, product};
 use super::{Shared, parallel};
 
 /// Products `c[i] = scale · op(a[i]) · op(b[i])` of one size.
@@ -24,7 +25,7 @@ pub(crate) fn products(s: Sizes, n: usize, a: &[f32], b: &[f32], at: impl Fn(usi
         let (at_a, at_b) = at(i);
         let left = matrix(&a[at_a * one_a..][..one_a], s.rows, s.inner, s.turned[0]);
         let right = matrix(&b[at_b * one_b..][..one_b], s.inner, s.columns, s.turned[1]);
-        product(left, right, Finish::default(), c);
+        product(left, right, Epilogue::default(), c);
     };
     if s.inner == 0 {
         return c.fill(0.0);

@@ -1,50 +1,26 @@
-//! Matrix products `C = A · B`, where `B` may be made on the fly: the heart of convolutions and of fully connected layers.
+//! Matrix products `C = A · B`.
 //!
 //! # Source
 //! Goto and van de Geijn, ACM TOMS 34(3), 2008: columns of `B` are packed so that they stay in the second-level cache, and
-//! a tile of `C` stays in registers. Scratch per thread: [`DEPTH`] × [`GROUP`] panels of `B`, at most 590 KiB.
+//! a tile of `C` stays in registers. Scratch per thread: [`DEPTH`] × [`GROUP`] panels of `B`, at most 400 KiB; and all of
+//! `A` once, where it is turned or read often.
+
+use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::epilogue::Epilogue;
+use super::transpose::transpose;
 use super::{Shared, parallel, with_scratch};
 
 /// Rows of `B` that are packed at once.
 const DEPTH: usize = 768;
 /// Panels of `B` that one task packs.
 const GROUP: usize = 4;
-/// Vectors in a panel of `B`.
-const WIDE: usize = 3;
 /// Most lanes of a vector of any machine.
 const LANES: usize = 16;
-/// Most rows of a tile.
-const ROWS: usize = 8;
-
-/// The right factor, by panels of columns.
-pub(crate) trait Columns: Sync {
-    /// Writes rows `depth` of the columns `first..first + count` to `out[(row - depth.start) * stride + column - first]`.
-    /// Places from `count` to `stride` may hold anything; `out` has [`SLACK`] more elements than that.
-    fn pack(&self, depth: std::ops::Range<usize>, first: usize, count: usize, stride: usize, out: &mut [f32]);
-}
-
-/// Elements behind a packed panel that [`Columns::pack`] may overwrite.
-pub(crate) const SLACK: usize = 64;
-
-/// Where a run of columns of `C` lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// Number of columns.
-    pub(crate) len: usize,
-    /// Place of the first one in row 0.
-    pub(crate) start: usize,
-    /// From one column to the next.
-    pub(crate) step: usize,
-}
-
-/// The places of `C`.
-pub(crate) trait Places: Sync {
-    /// Runs that make up the columns `first..first + count`, in order.
-    fn runs(&self, first: usize, count: usize, to: &mut Vec<Run>);
-}
+/// Elements behind a packed panel.
+const SLACK: usize = 64;
 
 /// A matrix in memory.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +28,14 @@ pub(crate) struct Matrix<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    pub(crate) row_step: usize,
-    pub(crate) column_step: usize,
+    row_step: usize,
+    column_step: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// Row by row, without gaps.
     pub(crate) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        assert!(data.len() == rows * columns, "shapes were checked by infer");
         Self { data, rows, columns, row_step: columns, column_step: 1 }
     }
 
@@ -71,83 +48,49 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
-}
 
-impl Columns for Matrix<'_> {
-    fn pack(&self, depth: std::ops::Range<usize>, first: usize, count: usize, stride: usize, out: &mut [f32]) {
+    /// Writes rows `depth` of the columns `first..first + count` to `out`, `width` apart.
+    fn pack(&self, depth: Range<usize>, first: usize, count: usize, width: usize, out: &mut [f32]) {
         let start = depth.start * self.row_step + first * self.column_step;
-        let rows = depth.len();
         if self.column_step == 1 {
-            for (row, out) in out.chunks_exact_mut(stride).take(rows).enumerate() {
+            for (row, out) in out.chunks_exact_mut(width).take(depth.len()).enumerate() {
                 out[..count].copy_from_slice(&self.data[start + row * self.row_step..][..count]);
             }
-            return;
-        }
-        let source = &self.data[start..];
-        // Blocks of rows, so that what one column brings into the cache is used before it leaves.
-        for block in (0..rows).step_by(LANES) {
-            let end = (block + LANES).min(rows);
-            for column in 0..count {
-                let source = &source[column * self.column_step..];
-                for row in block..end {
-                    out[row * stride + column] = source[row * self.row_step];
-                }
-            }
+        } else {
+            transpose(count, depth.len(), &self.data[start..], self.column_step, out, width);
         }
     }
 }
 
-/// `C` in memory, row by row.
-pub(crate) struct RowMajor;
+/// A product to be computed: `C = activation(A · B + bias + residual)`, the bias one number per column.
+struct Product<'a> {
+    left: Matrix<'a>,
+    right: Matrix<'a>,
+    epilogue: Epilogue<'a>,
+}
 
-impl Places for RowMajor {
-    fn runs(&self, first: usize, count: usize, to: &mut Vec<Run>) {
-        to.push(Run { len: count, start: first, step: 1 });
+/// `c = activation(a · b + bias + residual)`, row by row; the bias has one number per column, the residual c's shape. The
+/// inner size is at least 1.
+pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
+    assert!(a.columns == b.rows && c.len() == a.rows * b.columns && a.columns > 0, "shapes were checked by infer");
+    if !c.is_empty() {
+        Product { left: a, right: b, epilogue }.run(Shared::new(c));
     }
-}
-
-/// What happens to each element of `C` before it is written.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Finish<'a> {
-    /// Added to all elements of a row.
-    pub(crate) row_bias: Option<&'a [f32]>,
-    /// Added to all elements of a column.
-    pub(crate) column_bias: Option<&'a [f32]>,
-    /// Lowest and highest value.
-    pub(crate) clamp: Option<(f32, f32)>,
-    /// Whether the product is added to what is there.
-    pub(crate) add: bool,
-}
-
-/// A product to be computed.
-pub(crate) struct Product<'a> {
-    pub(crate) left: Matrix<'a>,
-    pub(crate) right: &'a dyn Columns,
-    /// Columns of the right factor.
-    pub(crate) columns: usize,
-    pub(crate) places: &'a dyn Places,
-    /// From one row of `C` to the next.
-    pub(crate) row_step: usize,
-    pub(crate) finish: Finish<'a>,
 }
 
 impl Product<'_> {
-    /// Computes the product. The tasks are panels of columns, or blocks of rows where there are more of those.
-    pub(crate) fn run(&self, to: Shared<'_>) {
-        let (rows, depth) = (self.left.rows, self.left.columns);
-        if rows == 0 || self.columns == 0 {
-            return;
-        }
+    /// The tasks are groups of panels of columns, and blocks of rows where there are few of those.
+    fn run(&self, to: Shared<'_>) {
+        let (rows, depth, columns) = (self.left.rows, self.left.columns, self.right.columns);
         let arch = Arch::new();
         let lanes = arch.dispatch(Lanes);
+        let (tile_rows, most) = if lanes == LANES { (8, 2) } else { (4, 3) };
         // Panels of equal width, so that no vector is nearly empty.
-        let vectors = self.columns.div_ceil(lanes);
-        let panels = vectors.div_ceil(if lanes == LANES { 2 } else { WIDE });
-        let wide = vectors.div_ceil(panels);
+        let vectors = columns.div_ceil(lanes);
+        let wide = vectors.div_ceil(vectors.div_ceil(most));
         let width = wide * lanes;
-        let panels = self.columns.div_ceil(width);
-        let operations = rows.saturating_mul(depth).saturating_mul(self.columns);
-        let tile_rows = if lanes == LANES { ROWS } else { ROWS / 2 };
+        let panels = columns.div_ceil(width);
+        let operations = rows.saturating_mul(depth).saturating_mul(columns);
         // Enough tasks for any usual machine, in a number that depends on the shape alone.
         let group = if panels >= 64 * GROUP { GROUP } else { panels.div_ceil(64).max(1) };
         let column_tasks = panels.div_ceil(group);
@@ -155,15 +98,22 @@ impl Product<'_> {
         let row_tasks = if column_tasks >= 32 { 1 } else { (64 / column_tasks).clamp(1, row_tiles.div_ceil(4)) };
         let tiles_each = row_tiles.div_ceil(row_tasks);
         let row_tasks = row_tiles.div_ceil(tiles_each);
-        let packed = (self.left.column_step != 1 || panels > 6).then(|| pack_left(self.left, tile_rows));
-        parallel(column_tasks * row_tasks, operations, |task| {
-            let (column_task, row_task) = (task / row_tasks, task % row_tasks);
-            let tiles = row_task * tiles_each..((row_task + 1) * tiles_each).min(row_tiles);
-            let panels = column_task * group..((column_task + 1) * group).min(panels);
-            // The scratch is lent out here: inside the dispatched part a closure would be compiled without the vectors.
-            let len = DEPTH.min(depth) * width * panels.len() + SLACK;
-            with_scratch(len, |scratch| {
-                arch.dispatch(Task { product: self, packed: packed.as_deref(), tiles, panels, wide, scratch, to });
+        let packs = self.left.column_step != 1 || panels > 6;
+        let len = if packs { row_tiles * tile_rows * depth } else { 0 };
+        with_scratch(len, |packed| {
+            if packs {
+                pack_left(self.left, tile_rows, packed);
+            }
+            let packed = &*packed;
+            parallel(column_tasks * row_tasks, operations, |task| {
+                let (column_task, row_task) = (task / row_tasks, task % row_tasks);
+                let tiles = row_task * tiles_each..((row_task + 1) * tiles_each).min(row_tiles);
+                let panels = column_task * group..((column_task + 1) * group).min(panels);
+                // The scratch is lent out here: inside the dispatched part a closure would be compiled without vectors.
+                with_scratch(DEPTH.min(depth) * width * panels.len() + SLACK, |scratch| {
+                    let packed = packs.then_some(packed);
+                    arch.dispatch(Task { product: self, packed, tiles, panels, wide, scratch, to });
+                });
             });
         });
     }
@@ -180,30 +130,34 @@ impl WithSimd for Lanes {
 }
 
 /// Tiles of `A`, one after the other, each by columns: `[tile][depth][rows]`, zeros behind the last row.
-fn pack_left(left: Matrix<'_>, rows: usize) -> Vec<f32> {
-    let tiles = left.rows.div_ceil(rows);
-    let mut out = vec![0.0; tiles * left.columns * rows];
+fn pack_left(left: Matrix<'_>, rows: usize, out: &mut [f32]) {
     let each = left.columns * rows;
-    let shared = Shared::new(&mut out);
-    parallel(tiles, left.rows * left.columns * 4, |tile| {
+    let tiles = left.rows.div_ceil(rows);
+    let shared = Shared::new(out);
+    parallel(tiles, left.rows * left.columns * 2, |tile| {
         // SAFETY: each task has its own tile.
         let out = unsafe { shared.part(tile * each, each) };
-        for row in 0..rows.min(left.rows - tile * rows) {
-            let source = &left.data[(tile * rows + row) * left.row_step..];
+        let count = rows.min(left.rows - tile * rows);
+        if count < rows {
+            out.fill(0.0);
+        }
+        let source = &left.data[tile * rows * left.row_step..];
+        if left.row_step == 1 {
             for (column, out) in out.chunks_exact_mut(rows).enumerate() {
-                out[row] = source[column * left.column_step];
+                out[..count].copy_from_slice(&source[column * left.column_step..][..count]);
             }
+        } else {
+            transpose(count, left.columns, source, left.row_step, out, rows);
         }
     });
-    out
 }
 
 /// Some tiles of rows against some panels of columns.
 struct Task<'a> {
     product: &'a Product<'a>,
     packed: Option<&'a [f32]>,
-    tiles: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    tiles: Range<usize>,
+    panels: Range<usize>,
     wide: usize,
     scratch: &'a mut [f32],
     to: Shared<'a>,
@@ -213,6 +167,7 @@ impl WithSimd for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        // Larger tiles would not be unrolled, and their sums would go through memory.
         match (S::F32_LANES, self.wide) {
             (LANES, 1) => self.run::<S, 8, 1>(simd),
             (LANES, _) => self.run::<S, 8, 2>(simd),
@@ -230,20 +185,14 @@ impl Task<'_> {
         let width = V * S::F32_LANES;
         let depth = p.left.columns;
         let each = DEPTH.min(depth) * width;
-        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); self.panels.len()];
-        let columns = |panel: usize| (panel * width, width.min(p.columns - panel * width));
-        for (runs, panel) in runs.iter_mut().zip(self.panels.clone()) {
-            let (first, count) = columns(panel);
-            p.places.runs(first, count, runs);
-        }
-        // At least one round, so that a product over nothing still writes its zeros.
-        for from in (0..depth.max(1)).step_by(DEPTH) {
+        let columns = |panel: usize| (panel * width, width.min(p.right.columns - panel * width));
+        for from in (0..depth).step_by(DEPTH) {
             let range = from..(from + DEPTH).min(depth);
             for (i, panel) in self.panels.clone().enumerate() {
                 let (first, count) = columns(panel);
                 p.right.pack(range.clone(), first, count, width, &mut self.scratch[i * each..]);
             }
-            let last = range.end == depth;
+            let (first, last) = (from == 0, range.end == depth);
             for tile in self.tiles.clone() {
                 let row = tile * R;
                 let rows = R.min(p.left.rows - row);
@@ -259,8 +208,7 @@ impl Task<'_> {
                             tile_rows::<S, R, V>(simd, &p.left.data[start..], p.left.row_step, rows, b)
                         }
                     };
-                    let at = (row, rows, columns(panel).0);
-                    self.store::<S, R, V>(simd, &sums, at, &runs[i], from > 0, last);
+                    self.store::<S, R, V>(simd, &sums, row..row + rows, columns(panel), first, last);
                 }
             }
         }
@@ -271,82 +219,40 @@ impl Task<'_> {
         &self,
         simd: S,
         sums: &[[S::f32s; V]; R],
-        (row, rows, column): (usize, usize, usize),
-        runs: &[Run],
-        add: bool,
+        rows: Range<usize>,
+        (column, count): (usize, usize),
+        first: bool,
         last: bool,
     ) {
         let p = self.product;
-        let add = add || p.finish.add;
-        let clamp = p.finish.clamp.filter(|_| last);
-        let column_bias = p.finish.column_bias.filter(|_| last);
-        if let [Run { len, start, step: 1 }] = *runs
-            && len == V * S::F32_LANES
-        {
-            for (i, sums) in sums.iter().enumerate().take(rows) {
-                let bias = simd.splat_f32s(p.finish.row_bias.filter(|_| last).map_or(0.0, |b| b[row + i]));
-                // SAFETY: as below.
-                let to = unsafe { self.to.part((row + i) * p.row_step + start, len) };
-                let (to, _) = S::as_mut_simd_f32s(to);
-                for v in 0..V {
-                    let mut x = simd.add_f32s(sums[v], bias);
-                    if let Some(bias) = column_bias {
-                        x = simd.add_f32s(x, S::as_simd_f32s(&bias[column..]).0[v]);
-                    }
-                    if add {
-                        x = simd.add_f32s(x, to[v]);
-                    }
-                    if let Some((low, high)) = clamp {
-                        x = clamped(simd, x, low, high);
-                    }
-                    to[v] = x;
-                }
+        // All numbers of sums are constants: otherwise the sums would live in memory from the beginning.
+        for r in 0..R {
+            if r == rows.len() {
+                break;
             }
-            return;
-        }
-        let mut line = [0.0; WIDE * LANES];
-        for (i, sums) in sums.iter().enumerate().take(rows) {
-            let bias = p.finish.row_bias.filter(|_| last).map_or(0.0, |b| b[row + i]);
-            let bias = simd.splat_f32s(bias);
-            let (line_vectors, _) = S::as_mut_simd_f32s(&mut line);
-            for (to, &sum) in line_vectors.iter_mut().zip(sums) {
-                *to = simd.add_f32s(sum, bias);
-            }
-            let (mut at, mut column) = (0, column);
-            for run in runs {
-                let line = &mut line[at..at + run.len];
-                at += run.len;
-                if let Some(bias) = column_bias {
-                    line.iter_mut().zip(&bias[column..]).for_each(|(x, b)| *x += b);
+            let at = (rows.start + r) * p.right.columns + column;
+            for v in 0..V {
+                let from = v * S::F32_LANES;
+                let len = S::F32_LANES.min(count.saturating_sub(from));
+                // SAFETY: rows are apart, and each pair of tile and panel belongs to one task.
+                let to = unsafe { self.to.part(at + from.min(count), len) };
+                let mut x = sums[r][v];
+                if !first {
+                    x = simd.add_f32s(x, simd.partial_load_f32s(to));
                 }
-                column += run.len;
-                let start = (row + i) * p.row_step + run.start;
-                // SAFETY: runs of different columns do not meet, rows are apart, and each pair of tile and panel belongs to
-                // one task.
-                let to = unsafe { self.to.part(start, if run.len == 0 { 0 } else { (run.len - 1) * run.step + 1 }) };
-                if add {
-                    line.iter_mut().zip(to.iter().step_by(run.step)).for_each(|(x, y)| *x += y);
+                if last {
+                    if let Some(bias) = p.epilogue.bias {
+                        x = simd.add_f32s(x, simd.partial_load_f32s(&bias[column + from.min(count)..][..len]));
+                    }
+                    if let Some(residual) = p.epilogue.residual {
+                        x = simd.add_f32s(x, simd.partial_load_f32s(&residual[at + from.min(count)..][..len]));
+                    }
+                    x = p.epilogue.activation.apply(simd, x);
                 }
-                if let Some((low, high)) = clamp {
-                    // NaN stays NaN: both comparisons are false.
-                    line.iter_mut().for_each(|x| *x = if *x < low { low } else if *x > high { high } else { *x });
-                }
-                if run.step == 1 {
-                    to.copy_from_slice(line);
-                } else {
-                    to.iter_mut().step_by(run.step).zip(line.iter()).for_each(|(y, x)| *y = *x);
-                }
+                simd.partial_store_f32s(to, x);
             }
         }
     }
-}
-
-/// NaN stays NaN: both comparisons are false.
-#[inline(always)]
-fn clamped<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
-    let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
-    let x = simd.select_f32s(simd.less_than_f32s(x, low), low, x);
-    simd.select_f32s(simd.greater_than_f32s(x, high), high, x)
 }
 
 /// Sums of a tile; `a` is packed by columns, `b` by rows.
@@ -387,11 +293,4 @@ fn tile_rows<S: Simd, const R: usize, const V: usize>(
         }
     }
     sums
-}
-
-/// `c = a · b`, row by row.
-pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, finish: Finish<'_>, c: &mut [f32]) {
-    assert!(a.columns == b.rows && c.len() == a.rows * b.columns, "shapes were checked by infer");
-    let work = Product { left: a, right: &b, columns: b.columns, places: &RowMajor, row_step: b.columns, finish };
-    work.run(Shared::new(c));
 }

@@ -2,7 +2,6 @@
 
 use super::{Real, Window};
 use crate::kernels::convolution::{self, Shape};
-use crate::kernels::convolution as depthwise;
 use crate::kernels::epilogue::{Activation, Epilogue};
 
 /// What is applied to a product before it is written.
@@ -38,11 +37,6 @@ fn shape(x: &[usize], w: &[usize], y: &[usize], o: &Window) -> Option<Shape> {
     })
 }
 
-/// Whether each channel has a kernel of its own.
-fn depthwise(s: &Shape) -> bool {
-    s.inside == 1 && s.outside == 1
-}
-
 impl Real {
     /// Cross-correlation with a weight `[out, in / groups, ...]`.
     pub(crate) fn correlate(&self, weight: &Self, o: &Window, finish: Finish<'_>) -> Option<Self> {
@@ -60,10 +54,7 @@ impl Real {
         let s = shape(&self.shape, &weight.shape, &y, o)?;
         let epilogue =
             Epilogue { bias: bias.as_deref(), residual: residual.as_deref(), activation: finish.activation };
-        let f = crate::kernels::product::Finish { row_bias: epilogue.bias, ..Default::default() };
-        let out = Self::build(&y, |y| convolution::forward(s, &x, &w, f, y));
-        let out = match finish.residual { Some(r) => out.add(r), None => out };
-        Some(out.activated(finish.activation))
+        Some(Self::build(&y, |y| convolution::forward(s, &x, &w, epilogue, y)))
     }
 
     /// The gradient of an input of [`Real::correlate`] whose spatial axes have `sizes` elements; `self` is the gradient of
@@ -72,15 +63,13 @@ impl Real {
         let (g, w) = (self.slice()?, weight.slice()?);
         let x = [&[self.shape[0], weight.shape[1] * o.groups], sizes].concat();
         let s = shape(&x, &weight.shape, &self.shape, o)?;
-        let kernel = if depthwise(&s) { depthwise::input_gradient } else { convolution::input_gradient };
-        Some(Self::build(&x, |x| kernel(s, &g, &w, x)))
+        Some(Self::build(&x, |x| convolution::input_gradient(s, &g, &w, x)))
     }
 
     /// The gradient of a weight of the given shape; `self` is the input of [`Real::correlate`].
     pub(crate) fn correlate_weight(&self, weight: &[usize], gradient: &Self, o: &Window) -> Option<Self> {
         let (x, g) = (self.slice()?, gradient.slice()?);
         let s = shape(&self.shape, weight, &gradient.shape, o)?;
-        let kernel = if depthwise(&s) { depthwise::weight_gradient } else { convolution::weight_gradient };
-        Some(Self::build(weight, |w| kernel(s, &x, &g, w)))
+        Some(Self::build(weight, |w| convolution::weight_gradient(s, &x, &g, w)))
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Dispatch, Finish, FloatTensorOps, Real, broadcast};
 use crate::kernels::batch::{Sizes, products};
-use crate::kernels::epilogue::Activation;
-use crate::kernels::product::{Finish as Store, Matrix, product};
+use crate::kernels::epilogue::Epilogue;
+use crate::kernels::product::{Matrix, product};
 
 impl Real {
     /// Batched matrix product with broadcasting over leading axes; both ranks at least 2.
@@ -53,23 +53,14 @@ impl Real {
             return None;
         }
         let (bias, residual) = (bias.flatten(), residual.flatten());
-        let clamp = match finish.activation {
-            Activation::Identity => None,
-            Activation::Clamp(low, high) => Some((low, high)),
-            Activation::HardSwish => return None,
-        };
         let matrix = |data, shape: &[usize], turned: bool| {
             let stored = Matrix::new(data, shape[0], shape[1]);
             if turned { stored.transposed() } else { stored }
         };
         let (left, right) = (matrix(&a, &self.shape, turned), matrix(&b, &other.shape, turned_other));
-        let store = Store { column_bias: bias.as_deref(), clamp, add: residual.is_some(), ..Store::default() };
-        Some(Self::build(&[left.rows, right.columns], |c| {
-            if let Some(residual) = residual {
-                c.copy_from_slice(&residual);
-            }
-            product(left, right, store, c);
-        }))
+        let epilogue =
+            Epilogue { bias: bias.as_deref(), residual: residual.as_deref(), activation: finish.activation };
+        Some(Self::build(&[left.rows, right.columns], |c| product(left, right, epilogue, c)))
     }
 }
 

@@ -1,0 +1,220 @@
+//! The gradient of a convolution's weight: each tap's places of the input against the gradient with its channels innermost.
+//!
+//! A task copies an image of one group into scratch memory, padded, and its gradient turned, so that the channels of a place
+//! are vectors; a tile of taps × channels then stays in registers while all places go by.
+//!
+//! # Source
+//! Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC18, section II-J.
+//! Scratch per thread: one padded image and its gradient; sums of at most 16 tasks, each as large as the weight.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::convolution::Shape;
+use super::transpose::transpose;
+use super::{Shared, parallel, with_scratch};
+
+/// Most elements of a weight that every task sums for itself; larger ones are divided among tasks.
+const SMALL: usize = 1 << 17;
+
+/// `weight [groups · outside, inside, kernel]` of `x [batch, groups · inside, input]` and the output's gradient.
+pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
+    let s = shape.flattened();
+    let arch = Arch::new();
+    let lanes = arch.dispatch(Lanes);
+    let taps = s.inside * s.kernel[0] * s.kernel[1];
+    let outputs = s.output[0] * s.output[1];
+    if s.batch * outputs * weight.len() == 0 {
+        return weight.fill(0.0);
+    }
+    let padded: [usize; 2] = std::array::from_fn(|i| {
+        let reach = (s.output[i] - 1) * s.stride[i] + (s.kernel[i] - 1) * s.dilation[i] + 1;
+        reach.max(s.padding[i] + s.input[i])
+    });
+    let plane = padded[0] * padded[1];
+    let wide = s.outside.next_multiple_of(lanes);
+    // Tiles of 8 taps, or of 16 where a place has only one vector of channels.
+    let tile = if wide == lanes { 16 } else { 8 };
+    let tiles = taps.div_ceil(tile);
+    let offset = |tap: usize| {
+        let (channel, place) = (tap / (s.kernel[0] * s.kernel[1]), tap % (s.kernel[0] * s.kernel[1]));
+        let (ky, kx) = (place / s.kernel[1], place % s.kernel[1]);
+        channel * plane + ky * s.dilation[0] * padded[1] + kx * s.dilation[1]
+    };
+    let offsets: Vec<usize> = (0..tiles * tile).map(|t| offset(t.min(taps - 1))).collect();
+    // Tasks: some tiles of one group over some images. Their number depends on the shape alone.
+    let splits = if taps * s.outside <= SMALL { 1 } else { 8 };
+    let tiles_each = tiles.div_ceil(splits);
+    let tile_tasks = tiles.div_ceil(tiles_each);
+    let images_each = s.batch.div_ceil((16 / (s.groups * tile_tasks)).max(1));
+    let image_tasks = s.batch.div_ceil(images_each);
+    let part = tiles * tile * wide;
+    let operations = s.batch * outputs * taps * s.outside * s.groups;
+    with_scratch(image_tasks * s.groups * part, |sums| {
+        let shared = Shared::new(sums);
+        parallel(image_tasks * s.groups * tile_tasks, operations, |task| {
+            let (images, rest) = (task / (s.groups * tile_tasks), task % (s.groups * tile_tasks));
+            let (group, tile_task) = (rest / tile_tasks, rest % tile_tasks);
+            let tiles = tile_task * tiles_each..((tile_task + 1) * tiles_each).min(tiles);
+            let at = (images * s.groups + group) * part + tiles.start * tile * wide;
+            // SAFETY: tasks of different images, groups or tiles have different parts.
+            let sums = unsafe { shared.part(at, tiles.len() * tile * wide) };
+            sums.fill(0.0);
+            with_scratch(s.inside * plane + outputs * wide, |scratch| {
+                let (inside, turned) = scratch.split_at_mut(s.inside * plane);
+                for image in images * images_each..((images + 1) * images_each).min(s.batch) {
+                    let at = image * s.groups + group;
+                    let x = &x[at * s.inside * s.input[0] * s.input[1]..];
+                    let gradient = &gradient[at * s.outside * outputs..][..s.outside * outputs];
+                    let offsets = &offsets[tiles.start * tile..tiles.end * tile];
+                    let sums = &mut *sums;
+                    let (inside, turned) = (&mut *inside, &mut *turned);
+                    arch.dispatch(Image { shape: &s, x, padded, gradient, wide, offsets, inside, turned, sums });
+                }
+            });
+        });
+        collect(&s, sums, [image_tasks, part, wide, taps], weight);
+    });
+}
+
+/// From `[images][group][tap][channel]` to `[group, channel][tap]`.
+fn collect(s: &Shape, sums: &[f32], [image_tasks, part, wide, taps]: [usize; 4], weight: &mut [f32]) {
+    let shared = Shared::new(weight);
+    let blocks = s.outside.div_ceil(16);
+    parallel(s.groups * blocks, image_tasks * s.groups * part, |task| {
+        let (group, block) = (task / blocks, task % blocks);
+        let channels = block * 16..(block * 16 + 16).min(s.outside);
+        // SAFETY: each block of channels of each group has its own rows.
+        let to = unsafe { shared.part((group * s.outside + channels.start) * taps, channels.len() * taps) };
+        with_scratch(taps * 16, |total| {
+            total.fill(0.0);
+            for images in 0..image_tasks {
+                let from = &sums[(images * s.groups + group) * part..];
+                for (total, from) in total.chunks_exact_mut(16).zip(from.chunks_exact(wide)) {
+                    let from = &from[channels.clone()];
+                    total.iter_mut().zip(from).for_each(|(a, b)| *a += b);
+                }
+            }
+            transpose(taps, channels.len(), total, 16, to, taps);
+        });
+    });
+}
+
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// Adds one image's part to some tiles.
+struct Image<'a> {
+    shape: &'a Shape,
+    x: &'a [f32],
+    padded: [usize; 2],
+    gradient: &'a [f32],
+    wide: usize,
+    offsets: &'a [usize],
+    inside: &'a mut [f32],
+    turned: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for Image<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        self.pad(simd);
+        let s = self.shape;
+        let outputs = s.output[0] * s.output[1];
+        if s.outside < self.wide {
+            self.turned.fill(0.0);
+        }
+        transpose(s.outside, outputs, self.gradient, outputs, self.turned, self.wide);
+        let vectors = self.wide / S::F32_LANES;
+        if vectors == 1 {
+            for tile in 0..self.offsets.len() / 16 {
+                self.tile::<S, 16, 1>(simd, tile, 0);
+            }
+            return;
+        }
+        for tile in 0..self.offsets.len() / 8 {
+            let mut from = 0;
+            while from < vectors {
+                if S::F32_LANES == 16 && vectors - from >= 2 {
+                    self.tile::<S, 8, 2>(simd, tile, from * S::F32_LANES);
+                    from += 2;
+                } else {
+                    self.tile::<S, 8, 1>(simd, tile, from * S::F32_LANES);
+                    from += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Image<'_> {
+    #[inline(always)]
+    fn pad<S: Simd>(&mut self, simd: S) {
+        let (s, [height, width]) = (self.shape, self.padded);
+        let [top, before] = s.padding;
+        let channels = self.inside.chunks_exact_mut(height * width);
+        for (to, from) in channels.zip(self.x.chunks_exact(s.input[0] * s.input[1])) {
+            for (y, to) in to.chunks_exact_mut(width).enumerate() {
+                if y < top || y >= top + s.input[0] {
+                    to.fill(0.0);
+                    continue;
+                }
+                let from = &from[(y - top) * s.input[1]..][..s.input[1]];
+                let (zeros, line) = to.split_at_mut(before);
+                zeros.fill(0.0);
+                let (line, zeros) = line.split_at_mut(s.input[1]);
+                zeros.fill(0.0);
+                for (to, from) in line.chunks_mut(S::F32_LANES).zip(from.chunks(S::F32_LANES)) {
+                    simd.partial_store_f32s(to, simd.partial_load_f32s(from));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const T: usize, const V: usize>(&mut self, simd: S, tile: usize, channel: usize) {
+        let s = self.shape;
+        let row = self.padded[1];
+        let offsets: [usize; T] = std::array::from_fn(|t| self.offsets[tile * T + t]);
+        let farthest = offsets.iter().copied().max().unwrap_or(0);
+        let last = (s.output[0] - 1) * s.stride[0] * row + (s.output[1] - 1) * s.stride[1];
+        assert!(farthest + last < self.inside.len() && channel + V * S::F32_LANES <= self.wide);
+        assert!(self.turned.len() >= s.output[0] * s.output[1] * self.wide);
+        let mut sums = [[simd.splat_f32s(0.0); V]; T];
+        for y in 0..s.output[0] {
+            // SAFETY: `farthest + last` is within the padded image, and no place that is read is farther.
+            let x = unsafe { self.inside.as_ptr().add(y * s.stride[0] * row) };
+            // SAFETY: the turned gradient has `wide` channels for each place.
+            let line = unsafe { self.turned.as_ptr().add(y * s.output[1] * self.wide + channel) };
+            for i in 0..s.output[1] {
+                let mut g = [simd.splat_f32s(0.0); V];
+                for (v, g) in g.iter_mut().enumerate() {
+                    // SAFETY: as above; `channel` and the vectors behind it are within `wide`.
+                    *g = unsafe { line.add(i * self.wide + v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
+                }
+                for t in 0..T {
+                    // SAFETY: as above.
+                    let x = simd.splat_f32s(unsafe { *x.add(offsets[t] + i * s.stride[1]) });
+                    for v in 0..V {
+                        sums[t][v] = simd.mul_add_e_f32s(x, g[v], sums[t][v]);
+                    }
+                }
+            }
+        }
+        for (t, sums) in sums.iter().enumerate() {
+            let at = (tile * T + t) * self.wide + channel;
+            let (to, _) = S::as_mut_simd_f32s(&mut self.sums[at..at + V * S::F32_LANES]);
+            for (to, &sum) in to.iter_mut().zip(sums) {
+                *to = simd.add_f32s(*to, sum);
+            }
+        }
+    }
+}
