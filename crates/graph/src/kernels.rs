@@ -9,11 +9,18 @@
 
 pub(crate) mod batch;
 pub(crate) mod convolution;
-pub(crate) mod direct;
+mod direct;
+pub(crate) mod elementwise;
 pub(crate) mod epilogue;
+pub(crate) mod layer_norm;
+pub(crate) mod layout;
+pub(crate) mod math;
+pub(crate) mod pool;
 pub(crate) mod product;
+pub(crate) mod reduce;
+pub(crate) mod softmax;
 mod task;
-pub(crate) mod transpose;
-pub(crate) mod weights;
+mod transpose;
+mod weights;
 
 use task::{Shared, parallel, with_scratch};

@@ -4,6 +4,7 @@
 //! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
 
 mod convolution;
+mod host;
 mod product;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use smallvec::SmallVec;
 
 use crate::buffer::Buffer;
 use crate::kernels::epilogue::Activation;
+use crate::kernels::{layout, math, softmax};
 
 pub(crate) use convolution::Finish;
 
@@ -213,6 +215,11 @@ impl Real {
             return self.clone();
         }
         let shape: Vec<usize> = axes.iter().map(|&a| self.shape[a]).collect();
+        let all = layout::steps(&self.shape);
+        let steps: Vec<usize> = axes.iter().map(|&a| all[a]).collect();
+        if let Some(y) = self.strided(0, &shape, &steps) {
+            return y;
+        }
         Self::wrap(Dispatch::float_permute(self.tensor(), axes), shape)
     }
 
@@ -229,6 +236,11 @@ impl Real {
         }
         let mut padded = vec![1; shape.len() - self.rank()];
         padded.extend_from_slice(&self.shape);
+        let steps: Vec<usize> =
+            layout::steps(&padded).into_iter().zip(&padded).map(|(step, &d)| if d == 1 { 0 } else { step }).collect();
+        if let Some(y) = self.strided(0, shape, &steps) {
+            return y;
+        }
         let t = self.reshape(&padded);
         Self::wrap(Dispatch::float_expand(t.tensor(), physical(shape)), shape.to_vec())
     }
@@ -237,6 +249,12 @@ impl Real {
     pub(crate) fn narrow(&self, axis: usize, start: usize, end: usize) -> Self {
         if start == 0 && end == self.shape[axis] {
             return self.clone();
+        }
+        let steps = layout::steps(&self.shape);
+        let mut kept = self.shape.to_vec();
+        kept[axis] = end - start;
+        if let Some(y) = self.strided(start * steps[axis], &kept, &steps) {
+            return y;
         }
         let slices: Vec<Slice> = self
             .shape
@@ -252,6 +270,9 @@ impl Real {
     pub(crate) fn concat(parts: &[Self], axis: usize) -> Self {
         let mut shape = parts[0].shape.clone();
         shape[axis] = parts.iter().map(|p| p.shape[axis]).sum();
+        if let Some(y) = Self::joined(parts, axis, &shape) {
+            return y;
+        }
         let kept: Vec<_> = parts.iter().filter(|p| p.shape[axis] > 0).map(|p| p.tensor()).collect();
         if kept.len() == 1 {
             return Self::wrap(kept.into_iter().next().expect("length was checked"), shape);
@@ -294,6 +315,12 @@ impl Real {
         if ranges.iter().zip(&self.shape).all(whole) {
             return self.clone();
         }
+        let steps = layout::steps(&self.shape);
+        let start = steps.iter().zip(ranges).map(|(step, r)| step * r.0).sum();
+        let (sizes, wide): (Vec<usize>, Vec<usize>) = ranges.iter().zip(&steps).map(|(r, step)| (r.1, r.2 * step)).unzip();
+        if let Some(y) = self.strided(start, &sizes, &wide) {
+            return y;
+        }
         let slices: Vec<Slice> = ranges
             .iter()
             .map(|&(start, count, step)| {
@@ -322,40 +349,40 @@ impl Real {
     }
 
     pub(crate) fn add(&self, other: &Self) -> Self {
-        self.binary(other, Dispatch::float_add)
+        self.zip(other, |a, b| a + b).unwrap_or_else(|| self.binary(other, Dispatch::float_add))
     }
     pub(crate) fn sub(&self, other: &Self) -> Self {
-        self.binary(other, Dispatch::float_sub)
+        self.zip(other, |a, b| a - b).unwrap_or_else(|| self.binary(other, Dispatch::float_sub))
     }
     pub(crate) fn mul(&self, other: &Self) -> Self {
-        self.binary(other, Dispatch::float_mul)
+        self.zip(other, |a, b| a * b).unwrap_or_else(|| self.binary(other, Dispatch::float_mul))
     }
     pub(crate) fn div(&self, other: &Self) -> Self {
-        self.binary(other, Dispatch::float_div)
+        self.zip(other, |a, b| a / b).unwrap_or_else(|| self.binary(other, Dispatch::float_div))
     }
     pub(crate) fn powf(&self, other: &Self) -> Self {
         self.binary(other, Dispatch::float_powf)
     }
     pub(crate) fn add_scalar(&self, s: f32) -> Self {
-        self.unary(|t| Dispatch::float_add_scalar(t, s.into()))
+        self.map(|x| x + s).unwrap_or_else(|| self.unary(|t| Dispatch::float_add_scalar(t, s.into())))
     }
     pub(crate) fn mul_scalar(&self, s: f32) -> Self {
-        self.unary(|t| Dispatch::float_mul_scalar(t, s.into()))
+        self.map(|x| x * s).unwrap_or_else(|| self.unary(|t| Dispatch::float_mul_scalar(t, s.into())))
     }
     pub(crate) fn powf_scalar(&self, s: f32) -> Self {
         self.unary(|t| Dispatch::float_powf_scalar(t, s.into()))
     }
     pub(crate) fn neg(&self) -> Self {
-        self.unary(Dispatch::float_neg)
+        self.map(|x| -x).unwrap_or_else(|| self.unary(Dispatch::float_neg))
     }
     pub(crate) fn abs(&self) -> Self {
-        self.unary(Dispatch::float_abs)
+        self.map(f32::abs).unwrap_or_else(|| self.unary(Dispatch::float_abs))
     }
     pub(crate) fn sign(&self) -> Self {
         self.unary(Dispatch::float_sign)
     }
     pub(crate) fn exp(&self) -> Self {
-        self.unary(Dispatch::float_exp)
+        self.map(math::exp).unwrap_or_else(|| self.unary(Dispatch::float_exp))
     }
     pub(crate) fn log(&self) -> Self {
         self.unary(Dispatch::float_log)
@@ -364,10 +391,10 @@ impl Real {
         self.unary(Dispatch::float_log1p)
     }
     pub(crate) fn sqrt(&self) -> Self {
-        self.unary(Dispatch::float_sqrt)
+        self.map(f32::sqrt).unwrap_or_else(|| self.unary(Dispatch::float_sqrt))
     }
     pub(crate) fn recip(&self) -> Self {
-        self.unary(Dispatch::float_recip)
+        self.map(|x| 1.0 / x).unwrap_or_else(|| self.unary(Dispatch::float_recip))
     }
     pub(crate) fn sin(&self) -> Self {
         self.unary(Dispatch::float_sin)
@@ -376,10 +403,10 @@ impl Real {
         self.unary(Dispatch::float_cos)
     }
     pub(crate) fn tanh(&self) -> Self {
-        self.unary(Dispatch::float_tanh)
+        self.map(math::tanh).unwrap_or_else(|| self.unary(Dispatch::float_tanh))
     }
     pub(crate) fn erf(&self) -> Self {
-        self.unary(Dispatch::float_erf)
+        self.map(math::erf).unwrap_or_else(|| self.unary(Dispatch::float_erf))
     }
     pub(crate) fn floor(&self) -> Self {
         self.unary(Dispatch::float_floor)
@@ -392,15 +419,23 @@ impl Real {
         self.unary(Dispatch::float_round)
     }
     pub(crate) fn sigmoid(&self) -> Self {
-        self.unary(Dispatch::sigmoid)
+        self.map(math::sigmoid).unwrap_or_else(|| self.unary(Dispatch::sigmoid))
     }
     pub(crate) fn relu(&self) -> Self {
-        self.unary(Dispatch::relu)
+        self.map(|x| if x < 0.0 { 0.0 } else { x }).unwrap_or_else(|| self.unary(Dispatch::relu))
     }
     pub(crate) fn gelu(&self) -> Self {
-        self.unary(Dispatch::gelu)
+        self.map(math::gelu).unwrap_or_else(|| self.unary(Dispatch::gelu))
     }
     pub(crate) fn clamp(&self, low: Option<f32>, high: Option<f32>) -> Self {
+        let (below, above) = (low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
+        let clamped = move |x: f32| {
+            let x = if x < below { below } else { x };
+            if x > above { above } else { x }
+        };
+        if let Some(y) = self.map(clamped) {
+            return y;
+        }
         let mut t = self.tensor();
         if let Some(low) = low {
             t = Dispatch::float_clamp_min(t, low.into());
@@ -423,24 +458,42 @@ impl Real {
     }
     /// `gradient` where the ReLU's output is positive, else 0.
     pub(crate) fn relu_backward(&self, gradient: &Self) -> Self {
+        if let Some(g) = self.zip(gradient, |y, g| if y > 0.0 { g } else { 0.0 }) {
+            return g;
+        }
         Self::wrap(Dispatch::relu_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
     pub(crate) fn gelu_backward(&self, gradient: &Self) -> Self {
+        if let Some(g) = self.zip(gradient, |x, g| g * math::gelu_slope(x)) {
+            return g;
+        }
         Self::wrap(Dispatch::gelu_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
     pub(crate) fn sigmoid_backward(&self, gradient: &Self) -> Self {
+        if let Some(g) = self.zip(gradient, |y, g| g * y * (1.0 - y)) {
+            return g;
+        }
         Self::wrap(Dispatch::sigmoid_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
     pub(crate) fn softmax(&self, axis: usize) -> Self {
+        if let Some(y) = self.rows(axis, |n, x, y| softmax::softmax(n, 1.0, x, y)) {
+            return y;
+        }
         self.unary(|t| Dispatch::softmax(t, axis))
     }
     pub(crate) fn log_softmax(&self, axis: usize) -> Self {
+        if let Some(y) = self.rows(axis, softmax::log_softmax) {
+            return y;
+        }
         self.unary(|t| Dispatch::log_softmax(t, axis))
     }
 
     // Reductions. Axes are kept with size 1.
 
     pub(crate) fn sum(&self, axes: &[usize]) -> Self {
+        if let Some(y) = self.summed(axes) {
+            return y;
+        }
         let mut shape = self.shape.clone();
         let mut t = self.tensor();
         for &a in axes {

@@ -22,6 +22,10 @@ impl<'a> Shared<'a> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// `len` elements from `at`.
     /// # Safety
     /// Nobody else uses any of them while the slice lives.
@@ -59,5 +63,5 @@ pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + S
     }
 }
 
-/// Operations below which waking other threads costs more than it gains: about 10 µs of one core.
-const WORTH: usize = 1 << 19;
+/// Operations below which waking other threads costs more than it gains: about 20 µs of one core.
+const WORTH: usize = 1 << 21;

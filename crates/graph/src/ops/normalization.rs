@@ -301,7 +301,15 @@ impl Operator for LayerNormalization {
 
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Vec<Value>> {
         let x = inputs.real(0, cx)?;
-        let s = Standard::new(&x, &trailing(self.axis, x.rank())?, self.epsilon);
+        let axes = trailing(self.axis, x.rank())?;
+        if outputs.len() == 1 {
+            let n = axes.iter().map(|&a| x.shape()[a]).product();
+            let (scale, bias) = (inputs.real(1, cx)?, inputs.optional_real(2, cx)?);
+            if let Some(y) = x.layer_norm(n, self.epsilon, &scale, bias.as_ref()) {
+                return one(y);
+            }
+        }
+        let s = Standard::new(&x, &axes, self.epsilon);
         let mut y = s.values.mul(&inputs.real(1, cx)?);
         if let Some(bias) = inputs.optional_real(2, cx)? {
             y = y.add(&bias);
@@ -316,8 +324,21 @@ impl Operator for LayerNormalization {
         let (cx, g) = (call.cx, call.gradient());
         let x = call.inputs.real(0, cx)?;
         let axes = trailing(self.axis, x.rank())?;
-        let s = Standard::new(&x, &axes, self.epsilon);
         let scale = call.inputs.real(1, cx)?;
+        let n = axes.iter().map(|&a| x.shape()[a]).product();
+        let bias = call.inputs.get(2).map(|b| b.shape().to_vec());
+        let counts = |shape: &[usize]| shape.iter().product::<usize>() == n;
+        if bias.as_deref().is_none_or(counts)
+            && let Some([of_x, of_scale, of_bias]) =
+                x.layer_norm_backward(n, self.epsilon, &scale, g, [call.wants(0), call.wants(1) || call.wants(2)])
+        {
+            let mut gradients = vec![of_x, of_scale.filter(|_| call.wants(1)).map(|g| g.reshape(scale.shape()))];
+            if let Some(shape) = bias {
+                gradients.push(of_bias.filter(|_| call.wants(2)).map(|g| g.reshape(&shape)));
+            }
+            return Ok(Some(gradients));
+        }
+        let s = Standard::new(&x, &axes, self.epsilon);
         let mut gradients = vec![
             call.when(0, || Ok(s.gradient(&g.mul(&scale), &axes)))?,
             call.when(1, || Ok(g.mul(&s.values).sum_to(scale.shape())))?,

@@ -73,9 +73,12 @@ impl Operator for Softmax {
             Kind::Hardmax => return Ok(Some(vec![None])),
             Kind::Softmax => {
                 let y = y()?;
-                y.mul(&g.sub(&g.mul(&y).sum(&[axis])))
+                y.softmax_backward(&g, axis).unwrap_or_else(|| y.mul(&g.sub(&g.mul(&y).sum(&[axis]))))
             }
-            Kind::LogSoftmax => g.sub(&y()?.exp().mul(&g.sum(&[axis]))),
+            Kind::LogSoftmax => {
+                let y = y()?;
+                y.log_softmax_backward(&g, axis).unwrap_or_else(|| g.sub(&y.exp().mul(&g.sum(&[axis]))))
+            }
         };
         Ok(Some(vec![Some(dx.reshape(&call.facts[0].shape))]))
     }

@@ -161,7 +161,7 @@ fn on_tape(
 
 fn accumulate(slot: &mut Option<Real>, g: Real) {
     *slot = Some(match slot.take() {
-        Some(old) => old.add(&g),
+        Some(old) => old.added(&g),
         None => g,
     });
 }

@@ -4,6 +4,7 @@ use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
+use crate::kernels::pool::Pool;
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value, one};
 use crate::real::{Real, Window};
 
@@ -104,6 +105,21 @@ impl OnDevice {
     }
 }
 
+/// What our own kernel needs for a pool over at most two spatial axes.
+fn in_memory(x: &[usize], geometry: &Geometry) -> Pool {
+    let lift = |v: &[usize], filler: usize| if v.len() == 1 { [filler, v[0]] } else { [v[0], v[1]] };
+    let begin: Vec<usize> = geometry.padding.iter().map(|p| p.0).collect();
+    Pool {
+        planes: x[0] * x[1],
+        input: lift(&geometry.input, 1),
+        output: lift(&geometry.output, 1),
+        kernel: lift(&geometry.kernel, 1),
+        stride: lift(&geometry.stride, 1),
+        dilation: lift(&geometry.dilation, 1),
+        padding: lift(&begin, 0),
+    }
+}
+
 impl MaxPool {
     pub(super) fn build(a: &Attributes<'_>) -> OpResult<Box<dyn Operator>> {
         let by_column = a.flag("storage_order", false)?;
@@ -165,6 +181,9 @@ impl Operator for MaxPool {
         let (x, fact) = (inputs.need(0)?, &outputs[0]);
         let geometry = self.reach.geometry(x.shape())?;
         if fact.dtype.is_float() && self.on_device(&geometry) {
+            if let Some(y) = x.real(cx)?.max_pool(in_memory(x.shape(), &geometry), &fact.shape) {
+                return one(y);
+            }
             let device = OnDevice::new(&geometry);
             let (y, _) = device.input(&x.real(cx)?).max_pool_2d(device.kernel, &device.window, false);
             return one(y.reshape(&fact.shape));
@@ -214,6 +233,9 @@ impl Operator for MaxPool {
                     }
                 }
                 return Ok(Real::new(x.shape(), of_x, &call.cx.device));
+            }
+            if let Some(g) = x.max_pool_backward(in_memory(x.shape(), &geometry), gradient) {
+                return Ok(g);
             }
             let device = OnDevice::new(&geometry);
             let input = device.input(&x);
