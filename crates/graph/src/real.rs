@@ -452,7 +452,8 @@ impl Real {
                 self.clamp(Some(low).filter(|l| l.is_finite()), Some(high).filter(|h| h.is_finite()))
             }
             Activation::HardSwish => {
-                self.mul(&self.mul_scalar(1.0 / 6.0).add_scalar(0.5).clamp(Some(0.0), Some(1.0)))
+                let part = self.mul_scalar(1.0 / 6.0).add_scalar(0.5).clamp(Some(0.0), Some(1.0));
+                self.clamp(Some(-3.0), None).mul(&part)
             }
         }
     }
@@ -463,8 +464,19 @@ impl Real {
         }
         Self::wrap(Dispatch::relu_backward(self.tensor(), gradient.tensor()), self.shape.clone())
     }
+    /// Gradient through [`Real::activated`] with [`Activation::HardSwish`]; `self` is the input.
+    pub(crate) fn hard_swish_backward(&self, gradient: &Self) -> Option<Self> {
+        self.zip(gradient, |x, g| {
+            let inner = if x < 3.0 { g * (x * (1.0 / 3.0) + 0.5) } else { g };
+            if x > -3.0 { inner } else { 0.0 }
+        })
+    }
+    /// `gradient` where the element is within the bounds, else 0.
+    pub(crate) fn clamp_backward(&self, low: f32, high: f32, gradient: &Self) -> Option<Self> {
+        self.zip(gradient, move |x, g| if x < low || x > high { 0.0 } else { g })
+    }
     pub(crate) fn gelu_backward(&self, gradient: &Self) -> Self {
-        if let Some(g) = self.zip(gradient, |x, g| g * math::gelu_slope(x)) {
+        if let Some(g) = self.zip(gradient, math::gelu_gradient) {
             return g;
         }
         Self::wrap(Dispatch::gelu_backward(self.tensor(), gradient.tensor()), self.shape.clone())

@@ -55,13 +55,9 @@ pub(crate) fn forward(shape: Shape, x: &[f32], weight: &[f32], epilogue: Epilogu
         }
     }
     let plane = s.output_plane();
-    let target = Target {
-        start: 0,
-        image: s.groups * s.outside * plane,
-        plane,
-        down: s.output[1],
-        right: 1,
-    };
+    let starts: Vec<usize> = (0..s.outside).map(|o| o * plane).collect();
+    let (image, group) = (s.groups * s.outside * plane, s.outside * plane);
+    let target = Target { image, group, starts: &starts, down: s.output[1], right: 1 };
     let Shape { batch, groups, inside, outside, .. } = s;
     let direct = Direct {
         batch,
@@ -85,40 +81,32 @@ pub(crate) fn input_gradient(shape: Shape, gradient: &[f32], weight: &[f32], x: 
     let s = shape.flattened();
     let [kh, kw] = s.kernel;
     let plane = s.input_plane();
-    for phase in 0..s.stride[0] * s.stride[1] {
-        let phase = [phase / s.stride[1], phase % s.stride[1]];
-        let grid: [usize; 2] = std::array::from_fn(|i| s.input[i].saturating_sub(phase[i]).div_ceil(s.stride[i]));
-        if grid.contains(&0) {
-            continue;
-        }
-        // Place `phase + stride · i` of the input meets tap `k` at place `i + (phase + padding - dilation · k) / stride`.
-        let meets = |axis: usize, k: usize| {
-            let at = (phase[axis] + s.padding[axis]) as isize - (s.dilation[axis] * k) as isize;
-            (at.rem_euclid(s.stride[axis] as isize) == 0).then(|| at.div_euclid(s.stride[axis] as isize))
-        };
-        let (mut taps, mut places) = (Vec::new(), Vec::new());
-        for ky in 0..kh {
-            for kx in 0..kw {
-                if let (Some(down), Some(right)) = (meets(0, ky), meets(1, kx)) {
-                    taps.push((down, right));
-                    places.push(ky * kw + kx);
-                }
-            }
-        }
-        // The weights of the taps that are met, row by row of the input's channels.
-        let mut turned = Vec::with_capacity(s.groups * s.inside * s.outside * taps.len());
+    let mut left: Vec<Phase> = (0..s.stride[0] * s.stride[1]).filter_map(|p| Phase::new(&s, p)).collect();
+    while let Some(first) = left.pop() {
+        // Phases that meet the kernel at the same places of the gradient are channels of one sum.
+        let (same, other): (Vec<Phase>, Vec<Phase>) = left.into_iter().partition(|p| p.meets_as(&first));
+        left = other;
+        let phases: Vec<Phase> = std::iter::once(first).chain(same).collect();
+        let first = &phases[0];
+        let outside = phases.len() * s.inside;
+        let mut turned = Vec::with_capacity(s.groups * outside * s.outside * first.taps.len());
         for group in 0..s.groups {
-            for c in 0..s.inside {
-                for o in 0..s.outside {
-                    let at = ((group * s.outside + o) * s.inside + c) * kh * kw;
-                    turned.extend(places.iter().map(|&p| weight[at + p]));
+            for phase in &phases {
+                for c in 0..s.inside {
+                    for o in 0..s.outside {
+                        let at = ((group * s.outside + o) * s.inside + c) * kh * kw;
+                        turned.extend(phase.elements.iter().map(|&p| weight[at + p]));
+                    }
                 }
             }
         }
+        let start = |p: &Phase| p.at[0] * s.input[1] + p.at[1];
+        let starts: Vec<usize> =
+            phases.iter().flat_map(|p| (0..s.inside).map(move |c| c * plane + start(p))).collect();
         let target = Target {
-            start: phase[0] * s.input[1] + phase[1],
             image: s.groups * s.inside * plane,
-            plane,
+            group: s.inside * plane,
+            starts: &starts,
             down: s.stride[0] * s.input[1],
             right: s.stride[1],
         };
@@ -126,15 +114,57 @@ pub(crate) fn input_gradient(shape: Shape, gradient: &[f32], weight: &[f32], x: 
             batch: s.batch,
             groups: s.groups,
             inside: s.outside,
-            outside: s.inside,
+            outside,
             size: s.output,
-            grid,
+            grid: first.grid,
             step: [1, 1],
-            taps: &taps,
+            taps: &first.taps,
             weight: &turned,
             target,
             epilogue: Epilogue::default(),
         };
         direct.run(gradient, x);
+    }
+}
+
+/// Places of the input that are a stride apart, and what they meet.
+struct Phase {
+    /// The first place.
+    at: [usize; 2],
+    /// How many there are.
+    grid: [usize; 2],
+    /// Where the gradient is met, relative to a place, and by which elements of the kernel.
+    taps: Vec<(isize, isize)>,
+    elements: Vec<usize>,
+}
+
+impl Phase {
+    /// `None` where there are no places.
+    fn new(s: &Shape, number: usize) -> Option<Self> {
+        let at = [number / s.stride[1], number % s.stride[1]];
+        let grid: [usize; 2] = std::array::from_fn(|i| s.input[i].saturating_sub(at[i]).div_ceil(s.stride[i]));
+        if grid.contains(&0) {
+            return None;
+        }
+        // Place `at + stride · i` of the input meets element `k` at place `i + (at + padding - dilation · k) / stride`.
+        let meets = |axis: usize, k: usize| {
+            let distance = (at[axis] + s.padding[axis]) as isize - (s.dilation[axis] * k) as isize;
+            let stride = s.stride[axis] as isize;
+            (distance.rem_euclid(stride) == 0).then(|| distance.div_euclid(stride))
+        };
+        let (mut taps, mut elements) = (Vec::new(), Vec::new());
+        for ky in 0..s.kernel[0] {
+            for kx in 0..s.kernel[1] {
+                if let (Some(down), Some(right)) = (meets(0, ky), meets(1, kx)) {
+                    taps.push((down, right));
+                    elements.push(ky * s.kernel[1] + kx);
+                }
+            }
+        }
+        Some(Self { at, grid, taps, elements })
+    }
+
+    fn meets_as(&self, other: &Self) -> bool {
+        self.grid == other.grid && self.taps == other.taps
     }
 }

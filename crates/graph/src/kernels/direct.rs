@@ -14,7 +14,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::epilogue::Epilogue;
-use super::{Shared, parallel, with_scratch};
+use super::{Shared, WORTH, parallel, with_scratch};
 
 /// Floats of padded input that one task should hold.
 const INSIDE: usize = 1 << 16;
@@ -40,16 +40,16 @@ pub(crate) struct Direct<'a> {
     pub(crate) taps: &'a [(isize, isize)],
     /// `[groups, outside, inside, taps]`.
     pub(crate) weight: &'a [f32],
-    pub(crate) target: Target,
+    pub(crate) target: Target<'a>,
     pub(crate) epilogue: Epilogue<'a>,
 }
 
-/// Where places lie in y: `start + n · image + channel · plane + i · down + j · right`.
+/// Where places lie in y: `n · image + g · group + starts[channel] + i · down + j · right`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Target {
-    pub(crate) start: usize,
+pub(crate) struct Target<'a> {
     pub(crate) image: usize,
-    pub(crate) plane: usize,
+    pub(crate) group: usize,
+    pub(crate) starts: &'a [usize],
     pub(crate) down: usize,
     pub(crate) right: usize,
 }
@@ -154,12 +154,14 @@ impl Direct<'_> {
         let chunks = self.batch.div_ceil(layout.images);
         let rest = self.batch - (chunks - 1) * layout.images;
         let partial = if rest == layout.images { Vec::new() } else { layout.offsets(self, rest) };
-        let blocks = self.outside.div_ceil(8);
-        let parts = (8 / (chunks * self.groups)).clamp(1, blocks);
-        let each = blocks.div_ceil(parts);
-        let parts = blocks.div_ceil(each);
         let places = self.grid[0] * self.grid[1];
         let operations = self.batch * self.groups * self.outside * places * (self.inside * self.taps.len() + 8);
+        // Each part pads its images again, so parts are made only where there is too little else to share.
+        let blocks = self.outside.div_ceil(8);
+        let most = if operations < WORTH { 1 } else { 4 };
+        let parts = (most / (chunks * self.groups)).clamp(1, blocks);
+        let each = blocks.div_ceil(parts);
+        let parts = blocks.div_ceil(each);
         let shared = Shared::new(y);
         parallel(chunks * self.groups * parts, operations, |task| {
             let (chunk, group, part) = (task / (self.groups * parts), task / parts % self.groups, task % parts);
@@ -234,38 +236,29 @@ impl Task<'_> {
     fn pad<S: Simd>(&mut self, simd: S) {
         let (d, l) = (self.direct, self.layout);
         let plane = d.size[0] * d.size[1];
-        let mut to = 0;
+        self.scratch.fill(0.0);
         for channel in 0..d.inside {
             for py in 0..l.rows.step {
                 let (top, rows, y0) = l.rows.inner(py, d.size[0]);
                 for px in 0..l.columns.step {
                     let (before, count, x0) = l.columns.inner(px, d.size[1]);
-                    for y in 0..l.rows.len {
-                        if y < top || y >= top + rows {
-                            fill(simd, &mut self.scratch[to..to + self.images * l.pitch]);
-                            to += self.images * l.pitch;
-                            continue;
-                        }
-                        let row = (y0 + (y - top) * l.rows.step) * d.size[1] + x0;
-                        for image in self.first..self.first + self.images {
-                            let at = ((image * d.groups + self.group) * d.inside + channel) * plane + row;
-                            let (zeros, line) = self.scratch[to..to + l.pitch].split_at_mut(before);
-                            zeros.fill(0.0);
-                            let (line, zeros) = line.split_at_mut(count);
-                            zeros.fill(0.0);
+                    let phase = ((channel * l.rows.step + py) * l.columns.step + px) * l.plane(self.images);
+                    for image in 0..self.images {
+                        let source = ((self.first + image) * d.groups + self.group) * d.inside + channel;
+                        for y in 0..rows {
+                            let to = phase + ((top + y) * self.images + image) * l.pitch + before;
+                            let at = source * plane + (y0 + y * l.rows.step) * d.size[1] + x0;
                             if l.columns.step == 1 {
-                                copy(simd, &self.x[at..at + count], line);
+                                copy(simd, &self.x[at..at + count], &mut self.scratch[to..to + count]);
                             } else {
                                 let from = self.x[at..].iter().step_by(l.columns.step);
-                                line.iter_mut().zip(from).for_each(|(a, b)| *a = *b);
+                                self.scratch[to..to + count].iter_mut().zip(from).for_each(|(a, b)| *a = *b);
                             }
-                            to += l.pitch;
                         }
                     }
                 }
             }
         }
-        self.scratch[to..].fill(0.0);
     }
 
     /// All places of `R` channels; returns `R`.
@@ -311,15 +304,15 @@ impl Task<'_> {
     #[inline(always)]
     fn write<S: Simd>(&self, simd: S, channel: usize, line: usize) {
         let (d, t) = (self.direct, self.direct.target);
-        let channel = self.group * d.outside + channel;
-        let bias = d.epilogue.bias.map_or(0.0, |b| b[channel]);
+        let bias = d.epilogue.bias.map_or(0.0, |b| b[self.group * d.outside + channel]);
+        let start = self.group * t.group + t.starts[channel];
         // Rows without garbage between them are one row.
         let merged = self.images == 1 && self.layout.pitch == d.grid[1] && t.down == d.grid[1] && t.right == 1;
         let (rows, len) = if merged { (1, d.grid[0] * d.grid[1]) } else { (d.grid[0], d.grid[1]) };
         for i in 0..rows {
             for image in 0..self.images {
                 let from = &self.result[line + (i * self.images + image) * self.layout.pitch..][..len];
-                let at = t.start + (self.first + image) * t.image + channel * t.plane + i * t.down;
+                let at = start + (self.first + image) * t.image + i * t.down;
                 // SAFETY: places of different images, groups, channels and rows are apart, and each belongs to one task.
                 let to = unsafe { self.y.part(at, (len - 1) * t.right + 1) };
                 if t.right == 1 {
@@ -337,13 +330,5 @@ impl Task<'_> {
 fn copy<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
     for (to, from) in to.chunks_mut(S::F32_LANES).zip(from.chunks(S::F32_LANES)) {
         simd.partial_store_f32s(to, simd.partial_load_f32s(from));
-    }
-}
-
-#[inline(always)]
-fn fill<S: Simd>(simd: S, to: &mut [f32]) {
-    let zero = simd.splat_f32s(0.0);
-    for to in to.chunks_mut(S::F32_LANES) {
-        simd.partial_store_f32s(to, zero);
     }
 }

@@ -33,7 +33,8 @@ impl Activation {
             Self::Clamp(low, high) => clamp(simd, x, low, high),
             Self::HardSwish => {
                 let part = simd.mul_add_e_f32s(x, simd.splat_f32s(1.0 / 6.0), simd.splat_f32s(0.5));
-                simd.mul_f32s(x, clamp(simd, part, 0.0, 1.0))
+                // The lower bound keeps -∞ · 0 away.
+                simd.mul_f32s(clamp(simd, x, -3.0, f32::INFINITY), clamp(simd, part, 0.0, 1.0))
             }
         }
     }

@@ -84,6 +84,12 @@ pub(crate) fn gelu_slope(x: f32) -> f32 {
     0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + near * DENSITY * exp(-0.5 * near * near)
 }
 
+/// Gradient through [`gelu`].
+#[inline(always)]
+pub(crate) fn gelu_gradient(x: f32, g: f32) -> f32 {
+    g * gelu_slope(x)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

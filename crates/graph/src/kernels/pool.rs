@@ -75,18 +75,21 @@ pub(crate) fn forward(p: Pool, x: &[f32], y: &mut [f32]) {
 #[inline(always)]
 fn plane_maxima(p: Pool, x: &[f32], row: &mut [f32], y: &mut [f32]) {
     let width = p.input[1];
+    if p.halves() {
+        for (x, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(p.output[1])) {
+            let (top, bottom) = x.split_at(width);
+            for ((y, a), b) in y.iter_mut().zip(top.chunks_exact(2)).zip(bottom.chunks_exact(2)) {
+                *y = larger(larger(a[0], a[1]), larger(b[0], b[1]));
+            }
+        }
+        return;
+    }
     for (o, y) in y.chunks_exact_mut(p.output[1]).enumerate() {
         let (first, count) = p.seen(0, o);
         row.fill(f32::NEG_INFINITY);
         for k in 0..count {
             let line = &x[(first + k * p.dilation[0]) * width..][..width];
             row.iter_mut().zip(line).for_each(|(m, &x)| *m = larger(*m, x));
-        }
-        if p.halves() {
-            for (y, pair) in y.iter_mut().zip(row.chunks_exact(2)) {
-                *y = larger(pair[0], pair[1]);
-            }
-            continue;
         }
         for (o, y) in y.iter_mut().enumerate() {
             let (first, count) = p.seen(1, o);

@@ -10,8 +10,9 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::epilogue::Epilogue;
+use super::reduce::dot;
 use super::transpose::transpose;
-use super::{Shared, parallel, with_scratch};
+use super::{Shared, WORTH, parallel, with_scratch};
 
 /// Rows of `B` that are packed at once.
 const DEPTH: usize = 768;
@@ -21,6 +22,9 @@ const GROUP: usize = 4;
 const LANES: usize = 16;
 /// Elements behind a packed panel.
 const SLACK: usize = 64;
+
+/// Most rows for which packing `B` does not pay.
+const FEW: usize = 4;
 
 /// A matrix in memory.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +77,57 @@ struct Product<'a> {
 /// inner size is at least 1.
 pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
     assert!(a.columns == b.rows && c.len() == a.rows * b.columns && a.columns > 0, "shapes were checked by infer");
-    if !c.is_empty() {
+    if a.rows <= FEW && b.row_step == 1 && a.column_step == 1 {
+        dots(a, b, epilogue, c);
+    } else if !c.is_empty() {
         Product { left: a, right: b, epilogue }.run(Shared::new(c));
+    }
+}
+
+/// A product of few rows, where both factors lie along the inner axis: one sum for each element.
+fn dots(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
+    let columns = b.columns;
+    let each = 16;
+    let parts = columns.div_ceil(each);
+    let shared = Shared::new(c);
+    parallel(a.rows * parts, a.rows * a.columns * columns, |task| {
+        let (row, first) = (task / parts, task % parts * each);
+        let at = row * columns + first;
+        // SAFETY: each task has its own part of a row.
+        let c = unsafe { shared.part(at, each.min(columns - first)) };
+        let a = &a.data[row * a.row_step..][..a.columns];
+        Arch::new().dispatch(Dots { a, b, epilogue, first, at, c });
+    });
+}
+
+struct Dots<'a> {
+    a: &'a [f32],
+    b: Matrix<'a>,
+    epilogue: Epilogue<'a>,
+    first: usize,
+    at: usize,
+    c: &'a mut [f32],
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (i, c) in self.c.iter_mut().enumerate() {
+            *c = dot(self.a, &self.b.data[(self.first + i) * self.b.column_step..][..self.a.len()]);
+        }
+        let e = self.epilogue;
+        for from in (0..self.c.len()).step_by(S::F32_LANES) {
+            let to = from..(from + S::F32_LANES).min(self.c.len());
+            let mut x = simd.partial_load_f32s(&self.c[to.clone()]);
+            if let Some(bias) = e.bias {
+                x = simd.add_f32s(x, simd.partial_load_f32s(&bias[self.first + to.start..self.first + to.end]));
+            }
+            if let Some(residual) = e.residual {
+                x = simd.add_f32s(x, simd.partial_load_f32s(&residual[self.at + to.start..self.at + to.end]));
+            }
+            simd.partial_store_f32s(&mut self.c[to], e.activation.apply(simd, x));
+        }
     }
 }
 
@@ -92,27 +145,38 @@ impl Product<'_> {
         let panels = columns.div_ceil(width);
         let operations = rows.saturating_mul(depth).saturating_mul(columns);
         // Enough tasks for any usual machine, in a number that depends on the shape alone.
+        let small = operations < WORTH;
         let group = if panels >= 64 * GROUP { GROUP } else { panels.div_ceil(64).max(1) };
+        let group = if small { GROUP.max(panels.min(2 * GROUP)) } else { group };
         let column_tasks = panels.div_ceil(group);
         let row_tiles = rows.div_ceil(tile_rows);
-        let row_tasks = if column_tasks >= 32 { 1 } else { (64 / column_tasks).clamp(1, row_tiles.div_ceil(4)) };
+        let few = small || column_tasks >= 32;
+        let row_tasks = if few { 1 } else { (64 / column_tasks).clamp(1, row_tiles.div_ceil(4)) };
         let tiles_each = row_tiles.div_ceil(row_tasks);
         let row_tasks = row_tiles.div_ceil(tiles_each);
         let packs = self.left.column_step != 1 || panels > 6;
         let len = if packs { row_tiles * tile_rows * depth } else { 0 };
-        with_scratch(len, |packed| {
+        // What several tasks read is packed once.
+        let shares = row_tasks > 1;
+        let whole = if shares { panels * width * depth + SLACK } else { 0 };
+        with_scratch(len + whole, |packed| {
+            let (packed, right) = packed.split_at_mut(len);
             if packs {
                 pack_left(self.left, tile_rows, packed);
             }
-            let packed = &*packed;
+            if shares {
+                pack_right(self.right, width, right);
+            }
+            let (packed, right) = (&*packed, &*right);
             parallel(column_tasks * row_tasks, operations, |task| {
                 let (column_task, row_task) = (task / row_tasks, task % row_tasks);
                 let tiles = row_task * tiles_each..((row_task + 1) * tiles_each).min(row_tiles);
                 let panels = column_task * group..((column_task + 1) * group).min(panels);
                 // The scratch is lent out here: inside the dispatched part a closure would be compiled without vectors.
-                with_scratch(DEPTH.min(depth) * width * panels.len() + SLACK, |scratch| {
-                    let packed = packs.then_some(packed);
-                    arch.dispatch(Task { product: self, packed, tiles, panels, wide, scratch, to });
+                let len = if shares { 0 } else { DEPTH.min(depth) * width * panels.len() + SLACK };
+                with_scratch(len, |scratch| {
+                    let (packed, right) = (packs.then_some(packed), shares.then_some(right));
+                    arch.dispatch(Task { product: self, packed, right, tiles, panels, wide, scratch, to });
                 });
             });
         });
@@ -152,10 +216,28 @@ fn pack_left(left: Matrix<'_>, rows: usize, out: &mut [f32]) {
     });
 }
 
+/// Panels of `B`, one after the other, each by rows: `[panel][depth][width]`.
+fn pack_right(right: Matrix<'_>, width: usize, out: &mut [f32]) {
+    let panels = right.columns.div_ceil(width);
+    // Parts of panels too, so that a single one is shared.
+    let parts = right.rows.div_ceil(256);
+    let shared = Shared::new(out);
+    parallel(panels * parts, right.rows * right.columns * 2, |task| {
+        let (panel, part) = (task / parts, task % parts);
+        let depth = part * 256..((part + 1) * 256).min(right.rows);
+        let count = width.min(right.columns - panel * width);
+        // SAFETY: each task has its own rows of its panel.
+        let out = unsafe { shared.part((panel * right.rows + depth.start) * width, depth.len() * width) };
+        right.pack(depth, panel * width, count, width, out);
+    });
+}
+
 /// Some tiles of rows against some panels of columns.
 struct Task<'a> {
     product: &'a Product<'a>,
     packed: Option<&'a [f32]>,
+    /// All panels, where they are shared.
+    right: Option<&'a [f32]>,
     tiles: Range<usize>,
     panels: Range<usize>,
     wide: usize,
@@ -188,7 +270,7 @@ impl Task<'_> {
         let columns = |panel: usize| (panel * width, width.min(p.right.columns - panel * width));
         for from in (0..depth).step_by(DEPTH) {
             let range = from..(from + DEPTH).min(depth);
-            for (i, panel) in self.panels.clone().enumerate() {
+            for (i, panel) in self.panels.clone().enumerate().filter(|_| self.right.is_none()) {
                 let (first, count) = columns(panel);
                 p.right.pack(range.clone(), first, count, width, &mut self.scratch[i * each..]);
             }
@@ -197,7 +279,10 @@ impl Task<'_> {
                 let row = tile * R;
                 let rows = R.min(p.left.rows - row);
                 for (i, panel) in self.panels.clone().enumerate() {
-                    let b = &self.scratch[i * each..][..range.len() * width];
+                    let b = match self.right {
+                        Some(right) => &right[(panel * depth + range.start) * width..][..range.len() * width],
+                        None => &self.scratch[i * each..][..range.len() * width],
+                    };
                     let sums = match self.packed {
                         Some(packed) => {
                             let a = &packed[(tile * depth + range.start) * R..(tile * depth + range.end) * R];

@@ -13,7 +13,7 @@ const BLOCK: usize = 1 << 14;
 pub(crate) fn softmax(n: usize, scale: f32, x: &[f32], y: &mut [f32]) {
     rows(n, x, y, |x, y| {
         let m = maximum(x) * scale;
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = exp(x * scale - m));
+        line(x, y, #[inline(always)] |x| exp(x * scale - m));
         let factor = 1.0 / sum(y);
         y.iter_mut().for_each(|y| *y *= factor);
     });
@@ -23,7 +23,7 @@ pub(crate) fn softmax(n: usize, scale: f32, x: &[f32], y: &mut [f32]) {
 pub(crate) fn log_softmax(n: usize, x: &[f32], y: &mut [f32]) {
     rows(n, x, y, |x, y| {
         let m = maximum(x);
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = exp(x - m));
+        line(x, y, #[inline(always)] |x| exp(x - m));
         let log = sum(y).ln();
         y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - m - log);
     });
@@ -44,6 +44,28 @@ pub(crate) fn log_softmax_gradient(n: usize, y: &[f32], g: &[f32], dx: &mut [f32
         let along = sum(g);
         dx.iter_mut().zip(y).zip(g).for_each(|((d, &y), &g)| *d = g - exp(y) * along);
     });
+}
+
+/// `y[i] = f(x[i])`, where the last few elements are computed as a whole vector too.
+#[inline(always)]
+fn line(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+    const LANES: usize = 16;
+    let (from, mut to) = (x.chunks_exact(LANES), y.chunks_exact_mut(LANES));
+    let rest = from.remainder();
+    for (x, y) in from.zip(&mut to) {
+        for i in 0..LANES {
+            y[i] = f(x[i]);
+        }
+    }
+    if rest.is_empty() {
+        return;
+    }
+    let mut part = [0.0; LANES];
+    part[..rest.len()].copy_from_slice(rest);
+    for p in &mut part {
+        *p = f(*p);
+    }
+    to.into_remainder().copy_from_slice(&part[..rest.len()]);
 }
 
 fn rows(n: usize, x: &[f32], y: &mut [f32], row: impl Fn(&[f32], &mut [f32]) + Copy + Sync + Send) {

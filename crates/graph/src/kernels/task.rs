@@ -63,5 +63,5 @@ pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + S
     }
 }
 
-/// Operations below which waking other threads costs more than it gains: about 20 µs of one core.
-const WORTH: usize = 1 << 21;
+/// Operations below which waking other threads costs more than it gains: about 10 µs of one core.
+pub(crate) const WORTH: usize = 1 << 20;

@@ -5,7 +5,7 @@
 //!
 //! # Source
 //! Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC18, section II-J.
-//! Scratch per thread: one padded image and its gradient; sums of at most 16 tasks, each as large as the weight.
+//! Scratch per thread: one padded image and its gradient; sums of at most 8 tasks, each as large as the weight.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -45,7 +45,7 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
     let splits = if taps * s.outside <= SMALL { 1 } else { 8 };
     let tiles_each = tiles.div_ceil(splits);
     let tile_tasks = tiles.div_ceil(tiles_each);
-    let images_each = s.batch.div_ceil((16 / (s.groups * tile_tasks)).max(1));
+    let images_each = s.batch.div_ceil((8 / (s.groups * tile_tasks)).max(1));
     let image_tasks = s.batch.div_ceil(images_each);
     let part = tiles * tile * wide;
     let operations = s.batch * outputs * taps * s.outside * s.groups;

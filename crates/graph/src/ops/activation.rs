@@ -122,9 +122,7 @@ impl Curve {
             Self::Gelu => x.gelu(),
             Self::GeluTanh => x.mul(&gelu_tanh(x).add_scalar(1.0)).mul_scalar(0.5),
             Self::HardSigmoid { alpha, beta } => x.mul_scalar(alpha).add_scalar(beta).clamp(Some(0.0), Some(1.0)),
-            Self::HardSwish => {
-                x.clamp(Some(-3.0), None).mul(&x.mul_scalar(1.0 / 6.0).add_scalar(0.5).clamp(Some(0.0), Some(1.0)))
-            }
+            Self::HardSwish => x.activated(Activation::HardSwish),
             Self::LeakyRelu { alpha } => x.less(&zero).pick(&x.mul_scalar(alpha), x),
             Self::Mish => x.clamp(Some(-SATURATED), None).mul(&softplus(x).tanh()),
             Self::Softplus => softplus(x),
@@ -164,6 +162,9 @@ impl Curve {
                 y.greater(&zero).keep(&inside).mul_scalar(alpha)
             }
             Self::HardSwish => {
+                if let Some(g) = x.hard_swish_backward(g) {
+                    return g;
+                }
                 let curved = g.mul(&x.mul_scalar(1.0 / 3.0).add_scalar(0.5));
                 let upper = x.less(&x.same(3.0)).pick(&curved, g);
                 x.greater(&x.same(-3.0)).keep(&upper)
@@ -404,6 +405,15 @@ impl Operator for Clip {
         let g = call.gradient();
         let x = call.inputs.real(0, call.cx)?;
         let (low, high) = self.bounds(call.inputs)?;
+        let range = (low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
+        if !call.wants(1)
+            && !call.wants(2)
+            && let Some(g) = x.clamp_backward(range.0, range.1, g)
+        {
+            let mut gradients = vec![None; call.inputs.len()];
+            gradients[0] = Some(g);
+            return Ok(Some(gradients));
+        }
         let raised = low.map(|low| x.less(&x.same(low)));
         let lifted = x.clamp(low, None);
         let lowered = high.map(|high| lifted.greater(&x.same(high)));
