@@ -382,7 +382,7 @@ impl Real {
         self.unary(Dispatch::float_sign)
     }
     pub(crate) fn exp(&self) -> Self {
-        self.map(math::exp).unwrap_or_else(|| self.unary(Dispatch::float_exp))
+        self.compute(math::Exp).unwrap_or_else(|| self.unary(Dispatch::float_exp))
     }
     pub(crate) fn log(&self) -> Self {
         self.unary(Dispatch::float_log)
@@ -403,10 +403,10 @@ impl Real {
         self.unary(Dispatch::float_cos)
     }
     pub(crate) fn tanh(&self) -> Self {
-        self.map(math::tanh).unwrap_or_else(|| self.unary(Dispatch::float_tanh))
+        self.compute(math::Tanh).unwrap_or_else(|| self.unary(Dispatch::float_tanh))
     }
     pub(crate) fn erf(&self) -> Self {
-        self.map(math::erf).unwrap_or_else(|| self.unary(Dispatch::float_erf))
+        self.compute(math::Erf).unwrap_or_else(|| self.unary(Dispatch::float_erf))
     }
     pub(crate) fn floor(&self) -> Self {
         self.unary(Dispatch::float_floor)
@@ -419,13 +419,13 @@ impl Real {
         self.unary(Dispatch::float_round)
     }
     pub(crate) fn sigmoid(&self) -> Self {
-        self.map(math::sigmoid).unwrap_or_else(|| self.unary(Dispatch::sigmoid))
+        self.compute(math::Sigmoid).unwrap_or_else(|| self.unary(Dispatch::sigmoid))
     }
     pub(crate) fn relu(&self) -> Self {
         self.map(|x| if x < 0.0 { 0.0 } else { x }).unwrap_or_else(|| self.unary(Dispatch::relu))
     }
     pub(crate) fn gelu(&self) -> Self {
-        self.map(math::gelu).unwrap_or_else(|| self.unary(Dispatch::gelu))
+        self.compute(math::Gelu).unwrap_or_else(|| self.unary(Dispatch::gelu))
     }
     pub(crate) fn clamp(&self, low: Option<f32>, high: Option<f32>) -> Self {
         let (below, above) = (low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
@@ -452,6 +452,9 @@ impl Real {
                 self.clamp(Some(low).filter(|l| l.is_finite()), Some(high).filter(|h| h.is_finite()))
             }
             Activation::HardSwish => {
+                if let Some(y) = self.compute(Activation::HardSwish) {
+                    return y;
+                }
                 let part = self.mul_scalar(1.0 / 6.0).add_scalar(0.5).clamp(Some(0.0), Some(1.0));
                 self.clamp(Some(-3.0), None).mul(&part)
             }
@@ -476,7 +479,7 @@ impl Real {
         self.zip(gradient, move |x, g| if x < low || x > high { 0.0 } else { g })
     }
     pub(crate) fn gelu_backward(&self, gradient: &Self) -> Self {
-        if let Some(g) = self.zip(gradient, math::gelu_gradient) {
+        if let Some(g) = self.compute2(gradient, math::GeluGradient) {
             return g;
         }
         Self::wrap(Dispatch::gelu_backward(self.tensor(), gradient.tensor()), self.shape.clone())

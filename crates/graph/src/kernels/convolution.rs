@@ -24,6 +24,13 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// Where each element of the kernel meets the input, relative to a place of the output times the stride.
+    pub(crate) fn taps(&self) -> Vec<(isize, isize)> {
+        let at = |axis: usize, k: usize| (k * self.dilation[axis]) as isize - self.padding[axis] as isize;
+        let rows = (0..self.kernel[0]).map(|k| at(0, k));
+        rows.flat_map(|y| (0..self.kernel[1]).map(move |k| (y, at(1, k)))).collect()
+    }
+
     fn input_plane(&self) -> usize {
         self.input[0] * self.input[1]
     }
@@ -47,13 +54,7 @@ impl Shape {
 /// `y [batch, groups · outside, output]`.
 pub(crate) fn forward(shape: Shape, x: &[f32], weight: &[f32], epilogue: Epilogue<'_>, y: &mut [f32]) {
     let s = shape.flattened();
-    let mut taps = Vec::with_capacity(s.kernel[0] * s.kernel[1]);
-    for ky in 0..s.kernel[0] {
-        for kx in 0..s.kernel[1] {
-            let at = |axis: usize, k: usize| (k * s.dilation[axis]) as isize - s.padding[axis] as isize;
-            taps.push((at(0, ky), at(1, kx)));
-        }
-    }
+    let taps = s.taps();
     let plane = s.output_plane();
     let starts: Vec<usize> = (0..s.outside).map(|o| o * plane).collect();
     let (image, group) = (s.groups * s.outside * plane, s.outside * plane);

@@ -11,15 +11,18 @@
 //! tiles of a direct convolution); the layout, with vectors over places, is ours.
 //! Scratch per thread: the padded images of a task, usually at most [`INSIDE`] floats, and 8 channels of their output.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, MemMask, Simd, WithSimd};
 
-use super::epilogue::Epilogue;
+use super::epilogue::{Activation, Epilogue};
+use super::math::Function;
 use super::{Shared, WORTH, parallel, with_scratch};
 
 /// Floats of padded input that one task should hold.
 const INSIDE: usize = 1 << 16;
 /// Elements behind the last place that vectors may read.
-const SLACK: usize = 160;
+pub(super) const SLACK: usize = 160;
+/// Operations that a task should have at least.
+pub(super) const TASK: usize = 1 << 17;
 /// Places that a task should have at least, so that the end of the last vector does not count.
 const PLACES: usize = 512;
 
@@ -88,16 +91,19 @@ impl Axis {
 }
 
 /// How the padded copy of a task's images lies in scratch memory.
-struct Layout {
+pub(super) struct Layout {
     rows: Axis,
     columns: Axis,
     /// From one row to the next.
-    pitch: usize,
-    images: usize,
+    pub(super) pitch: usize,
+    pub(super) images: usize,
+    /// For each phase of rows and columns its number among those that taps meet.
+    phases: Vec<Option<usize>>,
+    used: usize,
 }
 
 impl Layout {
-    fn new(d: &Direct<'_>) -> Self {
+    pub(super) fn new(d: &Direct<'_>) -> Self {
         let bounds = |at: fn(&(isize, isize)) -> isize| {
             let all = d.taps.iter().map(at);
             (all.clone().min().unwrap_or(0), all.max().unwrap_or(0))
@@ -112,17 +118,28 @@ impl Layout {
         } else {
             columns.len
         };
-        let one = d.inside * rows.len * rows.step * pitch * columns.step;
+        let mut phases = vec![None; rows.step * columns.step];
+        let mut used = 0;
+        for &(down, right) in d.taps {
+            let slot = &mut phases[rows.tap(down).0 * columns.step + columns.tap(right).0];
+            if slot.is_none() {
+                *slot = Some(used);
+                used += 1;
+            }
+        }
+        // Without any tap there is still a place to read zeros from.
+        let used = used.max(1);
+        let one = d.inside * rows.len * pitch * used;
         let places = d.grid[0] * pitch;
         // Enough tasks for any usual machine, in a number that depends on the shape alone.
         let most = d.batch.div_ceil(16).max(1);
         let images = (INSIDE / one.max(1)).clamp(1, PLACES.div_ceil(places)).min(most);
-        Self { rows, columns, pitch, images }
+        Self { rows, columns, pitch, images, phases, used }
     }
 
     /// Elements of one channel of `images` images.
-    fn channel(&self, images: usize) -> usize {
-        self.rows.step * self.columns.step * self.plane(images)
+    pub(super) fn channel(&self, images: usize) -> usize {
+        self.used * self.plane(images)
     }
 
     /// Elements of one phase.
@@ -130,11 +147,12 @@ impl Layout {
         self.rows.len * images * self.pitch
     }
 
-    fn offsets(&self, d: &Direct<'_>, images: usize) -> Vec<u32> {
+    pub(super) fn offsets(&self, d: &Direct<'_>, images: usize) -> Vec<u32> {
         let (channel, plane) = (self.channel(images), self.plane(images));
         let tap = |&(down, right): &(isize, isize)| {
             let ((py, y), (px, x)) = (self.rows.tap(down), self.columns.tap(right));
-            (py * self.columns.step + px) * plane + y * images * self.pitch + x
+            let slot = self.phases[py * self.columns.step + px].unwrap_or_default();
+            slot * plane + y * images * self.pitch + x
         };
         let taps: Vec<usize> = d.taps.iter().map(tap).collect();
         (0..d.inside).flat_map(|c| taps.iter().map(move |t| (c * channel + t) as u32)).collect()
@@ -162,9 +180,13 @@ impl Direct<'_> {
         let parts = (most / (chunks * self.groups)).clamp(1, blocks);
         let each = blocks.div_ceil(parts);
         let parts = blocks.div_ceil(each);
+        // Several small groups are one task.
+        let work = layout.images * places * self.outside * (self.inside * self.taps.len() + 8);
+        let groups_each = (TASK / work.max(1)).clamp(1, self.groups);
+        let group_tasks = self.groups.div_ceil(groups_each);
         let shared = Shared::new(y);
-        parallel(chunks * self.groups * parts, operations, |task| {
-            let (chunk, group, part) = (task / (self.groups * parts), task / parts % self.groups, task % parts);
+        parallel(chunks * group_tasks * parts, operations, |task| {
+            let (chunk, groups, part) = (task / (group_tasks * parts), task / parts % group_tasks, task % parts);
             let last = chunk + 1 == chunks;
             let images = if last { rest } else { layout.images };
             let offsets = if last && !partial.is_empty() { &partial } else { &whole };
@@ -178,7 +200,8 @@ impl Direct<'_> {
                     x,
                     first: chunk * layout.images,
                     images,
-                    group,
+                    groups: groups * groups_each..((groups + 1) * groups_each).min(self.groups),
+                    group: 0,
                     channels: part * each * 8..((part + 1) * each * 8).min(self.outside),
                     offsets,
                     scratch,
@@ -197,6 +220,8 @@ struct Task<'a> {
     x: &'a [f32],
     first: usize,
     images: usize,
+    groups: std::ops::Range<usize>,
+    /// The one at work.
     group: usize,
     channels: std::ops::Range<usize>,
     offsets: &'a [u32],
@@ -211,7 +236,20 @@ impl WithSimd for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        self.pad(simd);
+        // Where zeros stand is the same for all groups.
+        self.scratch.fill(0.0);
+        for group in self.groups.clone() {
+            self.group = group;
+            let at = Images { first: self.first, count: self.images, group };
+            pad(simd, self.direct, self.layout, self.x, at, self.scratch);
+            self.channels(simd);
+        }
+    }
+}
+
+impl Task<'_> {
+    #[inline(always)]
+    fn channels<S: Simd>(&mut self, simd: S) {
         let line = self.result.len() / 8;
         let mut channel = self.channels.start;
         while channel < self.channels.end {
@@ -226,38 +264,6 @@ impl WithSimd for Task<'_> {
                 self.write(simd, channel + r, r * line);
             }
             channel += rows;
-        }
-    }
-}
-
-impl Task<'_> {
-    /// Copies the images into scratch memory, with zeros around them.
-    #[inline(always)]
-    fn pad<S: Simd>(&mut self, simd: S) {
-        let (d, l) = (self.direct, self.layout);
-        let plane = d.size[0] * d.size[1];
-        self.scratch.fill(0.0);
-        for channel in 0..d.inside {
-            for py in 0..l.rows.step {
-                let (top, rows, y0) = l.rows.inner(py, d.size[0]);
-                for px in 0..l.columns.step {
-                    let (before, count, x0) = l.columns.inner(px, d.size[1]);
-                    let phase = ((channel * l.rows.step + py) * l.columns.step + px) * l.plane(self.images);
-                    for image in 0..self.images {
-                        let source = ((self.first + image) * d.groups + self.group) * d.inside + channel;
-                        for y in 0..rows {
-                            let to = phase + ((top + y) * self.images + image) * l.pitch + before;
-                            let at = source * plane + (y0 + y * l.rows.step) * d.size[1] + x0;
-                            if l.columns.step == 1 {
-                                copy(simd, &self.x[at..at + count], &mut self.scratch[to..to + count]);
-                            } else {
-                                let from = self.x[at..].iter().step_by(l.columns.step);
-                                self.scratch[to..to + count].iter_mut().zip(from).for_each(|(a, b)| *a = *b);
-                            }
-                        }
-                    }
-                }
-            }
         }
     }
 
@@ -309,26 +315,160 @@ impl Task<'_> {
         // Rows without garbage between them are one row.
         let merged = self.images == 1 && self.layout.pitch == d.grid[1] && t.down == d.grid[1] && t.right == 1;
         let (rows, len) = if merged { (1, d.grid[0] * d.grid[1]) } else { (d.grid[0], d.grid[1]) };
+        let write = Line::new(simd, len);
         for i in 0..rows {
             for image in 0..self.images {
-                let from = &self.result[line + (i * self.images + image) * self.layout.pitch..][..len];
+                let from = &self.result[line + (i * self.images + image) * self.layout.pitch..];
                 let at = start + (self.first + image) * t.image + i * t.down;
                 // SAFETY: places of different images, groups, channels and rows are apart, and each belongs to one task.
                 let to = unsafe { self.y.part(at, (len - 1) * t.right + 1) };
                 if t.right == 1 {
                     let residual = d.epilogue.residual.map(|r| &r[at..at + len]);
-                    d.epilogue.activation.write(simd, from, bias, residual, to);
+                    write.finish(simd, from, bias, residual, d.epilogue.activation, to);
                 } else {
-                    to.iter_mut().step_by(t.right).zip(from).for_each(|(y, x)| *y = *x);
+                    for (y, x) in to.iter_mut().step_by(t.right).zip(from) {
+                        *y = *x;
+                    }
                 }
             }
         }
     }
 }
 
+/// Some images of one group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Images {
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) group: usize,
+}
+
+/// Copies the images into scratch memory, between the zeros.
 #[inline(always)]
-fn copy<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
-    for (to, from) in to.chunks_mut(S::F32_LANES).zip(from.chunks(S::F32_LANES)) {
-        simd.partial_store_f32s(to, simd.partial_load_f32s(from));
+pub(super) fn pad<S: Simd>(simd: S, d: &Direct<'_>, l: &Layout, x: &[f32], at: Images, scratch: &mut [f32]) {
+    let plane = d.size[0] * d.size[1];
+    for channel in 0..d.inside {
+        for py in 0..l.rows.step {
+            let (top, rows, y0) = l.rows.inner(py, d.size[0]);
+            for px in 0..l.columns.step {
+                let (before, count, x0) = l.columns.inner(px, d.size[1]);
+                let Some(slot) = l.phases[py * l.columns.step + px] else { continue };
+                if count == 0 {
+                    continue;
+                }
+                let phase = (channel * l.used + slot) * l.plane(at.count);
+                let first = ((at.first * d.groups + at.group) * d.inside + channel) * plane;
+                let image = d.groups * d.inside * plane;
+                let line = Line::new(simd, count);
+                // In the order of scratch memory: what a vector writes behind its row is zero, or written later.
+                for y in 0..rows {
+                    for n in 0..at.count {
+                        let to = phase + ((top + y) * at.count + n) * l.pitch + before;
+                        let from = first + n * image + (y0 + y * l.rows.step) * d.size[1] + x0;
+                        match l.columns.step {
+                            1 => line.copy(simd, &x[from..from + count], &mut scratch[to..]),
+                            2 => halve(&x[from..from + 2 * count - 1], &mut scratch[to..to + count]),
+                            step => {
+                                let line = x[from..].iter().step_by(step);
+                                for (to, from) in scratch[to..to + count].iter_mut().zip(line) {
+                                    *to = *from;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
+}
+
+/// Vectors of a row: whole ones, and a last one of which only a part counts.
+pub(super) struct Line<S: Simd> {
+    len: usize,
+    whole: usize,
+    tail: MemMask<S::m32s>,
+}
+
+impl<S: Simd> Line<S> {
+    #[inline(always)]
+    pub(super) fn new(simd: S, len: usize) -> Self {
+        let rest = len % S::F32_LANES;
+        Self { len, whole: len / S::F32_LANES, tail: simd.mask_between_m32s(0, rest as u32) }
+    }
+
+    /// Copies the row. Behind its last element zeros are written, less than a vector of them.
+    #[inline(always)]
+    pub(super) fn copy(&self, simd: S, from: &[f32], to: &mut [f32]) {
+        assert!(from.len() >= self.len && to.len() >= (self.whole + 1) * S::F32_LANES);
+        for v in 0..self.whole {
+            let at = v * S::F32_LANES;
+            // SAFETY: both slices have the whole vectors.
+            unsafe {
+                let x = from.as_ptr().add(at).cast::<S::f32s>().read_unaligned();
+                to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(x);
+            }
+        }
+        if self.len % S::F32_LANES != 0 {
+            let at = self.whole * S::F32_LANES;
+            // SAFETY: the mask covers what is left of `from`, and `to` has one more vector.
+            unsafe {
+                let x = simd.mask_load_ptr_f32s(self.tail, from.as_ptr().add(at));
+                to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(x);
+            }
+        }
+    }
+
+    /// Writes `activation(from + bias + residual)`.
+    #[inline(always)]
+    fn finish(
+        &self,
+        simd: S,
+        from: &[f32],
+        bias: f32,
+        residual: Option<&[f32]>,
+        activation: Activation,
+        to: &mut [f32],
+    ) {
+        assert!(from.len() >= (self.whole + 1) * S::F32_LANES && to.len() >= self.len);
+        assert!(residual.is_none_or(|r| r.len() >= self.len));
+        let bias = simd.splat_f32s(bias);
+        let vectors = self.whole + usize::from(self.len % S::F32_LANES != 0);
+        for v in 0..vectors {
+            let at = v * S::F32_LANES;
+            // SAFETY: `from` has a vector more than the whole ones.
+            let x = unsafe { from.as_ptr().add(at).cast::<S::f32s>().read_unaligned() };
+            let mut x = simd.add_f32s(x, bias);
+            if v < self.whole {
+                // SAFETY: both slices have the whole vectors.
+                unsafe {
+                    if let Some(r) = residual {
+                        x = simd.add_f32s(x, r.as_ptr().add(at).cast::<S::f32s>().read_unaligned());
+                    }
+                    let y = activation.apply(simd, x);
+                    to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(y);
+                }
+            } else {
+                // SAFETY: the mask covers what is left of both slices.
+                unsafe {
+                    if let Some(r) = residual {
+                        x = simd.add_f32s(x, simd.mask_load_ptr_f32s(self.tail, r.as_ptr().add(at)));
+                    }
+                    simd.mask_store_ptr_f32s(self.tail, to.as_mut_ptr().add(at), activation.apply(simd, x));
+                }
+            }
+        }
+    }
+}
+
+/// Every second element.
+#[inline(always)]
+fn halve(from: &[f32], to: &mut [f32]) {
+    let (last, to) = match to.split_last_mut() {
+        Some(parts) => parts,
+        None => return,
+    };
+    for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
+        *to = from[0];
+    }
+    *last = from[from.len() - 1];
 }

@@ -1,7 +1,10 @@
 //! Loops over elements: one or two inputs, the second possibly broadcast.
+//!
+//! Plain `for` loops: a closure handed to `for_each` may become a function of its own, without the machine's vectors.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
+use super::math::{Function, Function2};
 use super::{Shared, parallel};
 
 /// Elements of one task.
@@ -16,9 +19,69 @@ pub(crate) fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Copy + Sy
         let x = &x[at..at + out.len()];
         Arch::new().dispatch(
             #[inline(always)]
-            || out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x)),
+            || {
+                for (o, &x) in out.iter_mut().zip(x) {
+                    *o = f(x);
+                }
+            },
         );
     });
+}
+
+/// `out[i] = f(x[i])` for functions that are more than a few operations, and would not become vectors by themselves.
+pub(crate) fn compute(f: impl Function, x: &[f32], out: &mut [f32]) {
+    assert!(x.len() == out.len(), "shapes were checked by infer");
+    blocks(out, |at, out| Arch::new().dispatch(Compute { f, x: &x[at..at + out.len()], out }));
+}
+
+/// `out[i] = f(a[i], b[i])`, likewise.
+pub(crate) fn compute2(f: impl Function2, a: &[f32], b: &[f32], out: &mut [f32]) {
+    assert!(a.len() == out.len() && b.len() == out.len(), "shapes were checked by infer");
+    blocks(out, |at, out| {
+        let (a, b) = (&a[at..at + out.len()], &b[at..at + out.len()]);
+        Arch::new().dispatch(Compute2 { f, a, b, out });
+    });
+}
+
+struct Compute<'a, F> {
+    f: F,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<F: Function> WithSimd for Compute<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        line(simd, self.f, self.x, self.out);
+    }
+}
+
+/// `out[i] = f(x[i])` within dispatched code.
+#[inline(always)]
+pub(crate) fn line<S: Simd>(simd: S, f: impl Function, x: &[f32], out: &mut [f32]) {
+    for (o, x) in out.chunks_mut(S::F32_LANES).zip(x.chunks(S::F32_LANES)) {
+        simd.partial_store_f32s(o, f.apply(simd, simd.partial_load_f32s(x)));
+    }
+}
+
+struct Compute2<'a, F> {
+    f: F,
+    a: &'a [f32],
+    b: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<F: Function2> WithSimd for Compute2<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lines = self.a.chunks(S::F32_LANES).zip(self.b.chunks(S::F32_LANES));
+        for (o, (a, b)) in self.out.chunks_mut(S::F32_LANES).zip(lines) {
+            let y = self.f.apply(simd, simd.partial_load_f32s(a), simd.partial_load_f32s(b));
+            simd.partial_store_f32s(o, y);
+        }
+    }
 }
 
 /// `out[i] = f(a[i], b[i])`.
@@ -28,7 +91,11 @@ pub(crate) fn zip(a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32, f32) ->
         let (a, b) = (&a[at..at + out.len()], &b[at..at + out.len()]);
         Arch::new().dispatch(
             #[inline(always)]
-            || out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b)),
+            || {
+                for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                    *o = f(a, b);
+                }
+            },
         );
     });
 }
@@ -40,7 +107,11 @@ pub(crate) fn update(to: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Co
         let b = &b[at..at + to.len()];
         Arch::new().dispatch(
             #[inline(always)]
-            || to.iter_mut().zip(b).for_each(|(o, &b)| *o = f(*o, b)),
+            || {
+                for (o, &b) in to.iter_mut().zip(b) {
+                    *o = f(*o, b);
+                }
+            },
         );
     });
 }
@@ -71,7 +142,9 @@ pub(crate) fn broadcast(
                     let first = at / inner;
                     for (i, (out, a)) in out.chunks_exact_mut(inner).zip(a.chunks_exact(inner)).enumerate() {
                         let b = b[(first + i) % b.len()];
-                        out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b));
+                        for (o, &a) in out.iter_mut().zip(a) {
+                            *o = f(a, b);
+                        }
                     }
                 },
             );
@@ -85,7 +158,9 @@ pub(crate) fn broadcast(
             #[inline(always)]
             || {
                 for (out, a) in out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len())) {
-                    out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b));
+                    for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                        *o = f(a, b);
+                    }
                 }
             },
         );

@@ -2,6 +2,8 @@
 
 use pulp::Simd;
 
+use super::math::{Function, clamp};
+
 /// `y = activation(sum + bias[channel] + residual)`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
@@ -25,9 +27,9 @@ pub(crate) enum Activation {
     HardSwish,
 }
 
-impl Activation {
+impl Function for Activation {
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+    fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         match self {
             Self::Identity => x,
             Self::Clamp(low, high) => clamp(simd, x, low, high),
@@ -39,25 +41,4 @@ impl Activation {
         }
     }
 
-    /// Writes `activation(from + bias + residual)`; all slices have one length.
-    #[inline(always)]
-    pub(crate) fn write<S: Simd>(self, simd: S, from: &[f32], bias: f32, residual: Option<&[f32]>, to: &mut [f32]) {
-        let bias = simd.splat_f32s(bias);
-        for (i, (to, from)) in to.chunks_mut(S::F32_LANES).zip(from.chunks(S::F32_LANES)).enumerate() {
-            let mut x = simd.add_f32s(simd.partial_load_f32s(from), bias);
-            if let Some(residual) = residual {
-                let at = i * S::F32_LANES;
-                x = simd.add_f32s(x, simd.partial_load_f32s(&residual[at..at + to.len()]));
-            }
-            simd.partial_store_f32s(to, self.apply(simd, x));
-        }
-    }
-}
-
-/// NaN stays NaN: both comparisons are false.
-#[inline(always)]
-pub(crate) fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
-    let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
-    let x = simd.select_f32s(simd.less_than_f32s(x, low), low, x);
-    simd.select_f32s(simd.greater_than_f32s(x, high), high, x)
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::epilogue::Epilogue;
+use super::math::Function;
 use super::reduce::dot;
 use super::transpose::transpose;
 use super::{Shared, WORTH, parallel, with_scratch};

@@ -1,9 +1,9 @@
 //! Softmax over rows: numerically stable, one pass over memory.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
-use super::elementwise::pieces;
-use super::math::exp;
+use super::elementwise::{line, pieces};
+use super::math::{Function, exp};
 use super::reduce::{dot, maximum, sum};
 
 /// Elements of one task.
@@ -11,87 +11,130 @@ const BLOCK: usize = 1 << 14;
 
 /// `y = softmax(scale · x)` over rows of `n`. A row without a finite maximum gives NaN, as the definition does.
 pub(crate) fn softmax(n: usize, scale: f32, x: &[f32], y: &mut [f32]) {
-    rows(n, x, y, |x, y| {
-        let m = maximum(x) * scale;
-        line(x, y, #[inline(always)] |x| exp(x * scale - m));
-        let factor = 1.0 / sum(y);
-        y.iter_mut().for_each(|y| *y *= factor);
-    });
+    rows(n, x, x, y, Forward { scale });
 }
 
 /// `y = log softmax(x)` over rows of `n`.
 pub(crate) fn log_softmax(n: usize, x: &[f32], y: &mut [f32]) {
-    rows(n, x, y, |x, y| {
-        let m = maximum(x);
-        line(x, y, #[inline(always)] |x| exp(x - m));
-        let log = sum(y).ln();
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - m - log);
-    });
+    rows(n, x, x, y, Log);
 }
 
 /// Gradient of x from the output and its gradient: `scale · y · (g − Σ g y)`.
 pub(crate) fn softmax_gradient(n: usize, scale: f32, y: &[f32], g: &[f32], dx: &mut [f32]) {
-    assert!(y.len() == g.len(), "shapes were checked by infer");
-    pairs(n, y, g, dx, |y, g, dx| {
-        let along = dot(y, g);
-        dx.iter_mut().zip(y).zip(g).for_each(|((d, &y), &g)| *d = scale * y * (g - along));
-    });
+    rows(n, y, g, dx, Backward { scale });
 }
 
 /// Gradient of x from the output of [`log_softmax`] and its gradient: `g − eʸ Σ g`.
 pub(crate) fn log_softmax_gradient(n: usize, y: &[f32], g: &[f32], dx: &mut [f32]) {
-    pairs(n, y, g, dx, |y, g, dx| {
-        let along = sum(g);
-        dx.iter_mut().zip(y).zip(g).for_each(|((d, &y), &g)| *d = g - exp(y) * along);
-    });
+    rows(n, y, g, dx, LogBackward);
 }
 
-/// `y[i] = f(x[i])`, where the last few elements are computed as a whole vector too.
-#[inline(always)]
-fn line(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
-    const LANES: usize = 16;
-    let (from, mut to) = (x.chunks_exact(LANES), y.chunks_exact_mut(LANES));
-    let rest = from.remainder();
-    for (x, y) in from.zip(&mut to) {
-        for i in 0..LANES {
-            y[i] = f(x[i]);
+/// What happens to a row.
+trait Row: Copy + Sync + Send {
+    fn row<S: Simd>(self, simd: S, a: &[f32], b: &[f32], out: &mut [f32]);
+}
+
+/// `e^(scale · x − shift)`.
+#[derive(Clone, Copy)]
+struct Power {
+    scale: f32,
+    shift: f32,
+}
+
+impl Function for Power {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+        exp(simd, simd.sub_f32s(simd.mul_f32s(x, simd.splat_f32s(self.scale)), simd.splat_f32s(self.shift)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Forward {
+    scale: f32,
+}
+
+impl Row for Forward {
+    #[inline(always)]
+    fn row<S: Simd>(self, simd: S, x: &[f32], _: &[f32], y: &mut [f32]) {
+        line(simd, Power { scale: self.scale, shift: maximum(x) * self.scale }, x, y);
+        let factor = 1.0 / sum(y);
+        for y in y {
+            *y *= factor;
         }
     }
-    if rest.is_empty() {
-        return;
-    }
-    let mut part = [0.0; LANES];
-    part[..rest.len()].copy_from_slice(rest);
-    for p in &mut part {
-        *p = f(*p);
-    }
-    to.into_remainder().copy_from_slice(&part[..rest.len()]);
 }
 
-fn rows(n: usize, x: &[f32], y: &mut [f32], row: impl Fn(&[f32], &mut [f32]) + Copy + Sync + Send) {
-    pairs(n, x, x, y, #[inline(always)] |x, _, y| row(x, y));
+#[derive(Clone, Copy)]
+struct Log;
+
+impl Row for Log {
+    #[inline(always)]
+    fn row<S: Simd>(self, simd: S, x: &[f32], _: &[f32], y: &mut [f32]) {
+        let shift = maximum(x);
+        line(simd, Power { scale: 1.0, shift }, x, y);
+        let log = sum(y).ln();
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x - shift - log;
+        }
+    }
 }
 
-fn pairs(
+#[derive(Clone, Copy)]
+struct Backward {
+    scale: f32,
+}
+
+impl Row for Backward {
+    #[inline(always)]
+    fn row<S: Simd>(self, _: S, y: &[f32], g: &[f32], dx: &mut [f32]) {
+        let along = dot(y, g);
+        for ((d, &y), &g) in dx.iter_mut().zip(y).zip(g) {
+            *d = self.scale * y * (g - along);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LogBackward;
+
+impl Row for LogBackward {
+    #[inline(always)]
+    fn row<S: Simd>(self, simd: S, y: &[f32], g: &[f32], dx: &mut [f32]) {
+        let along = sum(g);
+        line(simd, Power { scale: 1.0, shift: 0.0 }, y, dx);
+        for (d, &g) in dx.iter_mut().zip(g) {
+            *d = g - *d * along;
+        }
+    }
+}
+
+struct Rows<'a, R> {
     n: usize,
-    a: &[f32],
-    b: &[f32],
-    out: &mut [f32],
-    row: impl Fn(&[f32], &[f32], &mut [f32]) + Copy + Sync + Send,
-) {
+    a: &'a [f32],
+    b: &'a [f32],
+    out: &'a mut [f32],
+    row: R,
+}
+
+impl<R: Row> WithSimd for Rows<'_, R> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let n = self.n;
+        for ((a, b), out) in self.a.chunks_exact(n).zip(self.b.chunks_exact(n)).zip(self.out.chunks_exact_mut(n)) {
+            self.row.row(simd, a, b, out);
+        }
+    }
+}
+
+fn rows(n: usize, a: &[f32], b: &[f32], out: &mut [f32], row: impl Row) {
     assert!(a.len() == out.len() && b.len() == out.len(), "shapes were checked by infer");
     if out.is_empty() {
         return;
     }
     pieces(out, (BLOCK / n).max(1) * n, |at, out| {
         let (a, b) = (&a[at..at + out.len()], &b[at..at + out.len()]);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let lines = a.chunks_exact(n).zip(b.chunks_exact(n)).zip(out.chunks_exact_mut(n));
-                lines.for_each(|((a, b), out)| row(a, b, out));
-            },
-        );
+        Arch::new().dispatch(Rows { n, a, b, out, row });
     });
 }
 

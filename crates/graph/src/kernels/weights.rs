@@ -10,17 +10,25 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::convolution::Shape;
+use super::direct::{Direct, Images, Layout, Line, SLACK, TASK, Target, pad};
+use super::epilogue::Epilogue;
 use super::transpose::transpose;
 use super::{Shared, parallel, with_scratch};
 
 /// Most elements of a weight that every task sums for itself; larger ones are divided among tasks.
 const SMALL: usize = 1 << 17;
 
+/// Output channels of a group for which vectors run over places instead of channels.
+const FEW: usize = 4;
+
 /// `weight [groups · outside, inside, kernel]` of `x [batch, groups · inside, input]` and the output's gradient.
 pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
     let s = shape.flattened();
     let arch = Arch::new();
     let lanes = arch.dispatch(Lanes);
+    if s.outside <= FEW && s.batch * s.output[0] * s.output[1] * weight.len() > 0 {
+        return by_places(&s, x, gradient, weight);
+    }
     let taps = s.inside * s.kernel[0] * s.kernel[1];
     let outputs = s.output[0] * s.output[1];
     if s.batch * outputs * weight.len() == 0 {
@@ -97,6 +105,161 @@ fn collect(s: &Shape, sums: &[f32], [image_tasks, part, wide, taps]: [usize; 4],
             transpose(taps, channels.len(), total, 16, to, taps);
         });
     });
+}
+
+/// The gradient where there are few output channels: each tap's places against a channel's gradient, vector by vector.
+fn by_places(s: &Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
+    let taps = s.taps();
+    let starts = vec![0; s.outside];
+    let direct = Direct {
+        batch: s.batch,
+        groups: s.groups,
+        inside: s.inside,
+        outside: s.outside,
+        size: s.input,
+        grid: s.output,
+        step: s.stride,
+        taps: &taps,
+        weight: &[],
+        target: Target { image: 0, group: 0, starts: &starts, down: 0, right: 0 },
+        epilogue: Epilogue::default(),
+    };
+    let layout = Layout::new(&direct);
+    let depth = s.inside * taps.len();
+    let outputs = s.output[0] * s.output[1];
+    let chunks = s.batch.div_ceil(layout.images);
+    // Tasks: some groups over some chunks of images. Their number depends on the shape alone.
+    let work = s.batch * outputs * s.outside * depth;
+    let groups_each = (TASK / work.max(1)).clamp(1, s.groups);
+    let group_tasks = s.groups.div_ceil(groups_each);
+    let chunks_each = chunks.div_ceil((16 / group_tasks).max(1));
+    let chunk_tasks = chunks.div_ceil(chunks_each);
+    let whole = layout.offsets(&direct, layout.images);
+    let rest = s.batch - (chunks - 1) * layout.images;
+    let partial = layout.offsets(&direct, rest);
+    let len = weight.len();
+    with_scratch(chunk_tasks * len, |sums| {
+        let shared = Shared::new(sums);
+        parallel(chunk_tasks * group_tasks, work * s.groups, |task| {
+            let (chunk_task, group_task) = (task / group_tasks, task % group_tasks);
+            let groups = group_task * groups_each..((group_task + 1) * groups_each).min(s.groups);
+            let one = s.outside * depth;
+            // SAFETY: each task has its own groups of its own part.
+            let sums = unsafe { shared.part(chunk_task * len + groups.start * one, groups.len() * one) };
+            sums.fill(0.0);
+            let inside = s.inside * layout.channel(layout.images) + SLACK;
+            let line = s.output[0] * layout.images * layout.pitch + SLACK;
+            with_scratch(inside + line, |scratch| {
+                let (inside, line) = scratch.split_at_mut(inside);
+                for chunk in chunk_task * chunks_each..((chunk_task + 1) * chunks_each).min(chunks) {
+                    let last = chunk + 1 == chunks;
+                    let images = if last { rest } else { layout.images };
+                    let at = Images { first: chunk * layout.images, count: images, group: 0 };
+                    let offsets = if last { &partial[..] } else { &whole };
+                    Arch::new().dispatch(Places {
+                        direct: &direct,
+                        layout: &layout,
+                        x,
+                        gradient,
+                        at,
+                        groups: groups.clone(),
+                        offsets,
+                        inside,
+                        line,
+                        sums,
+                    });
+                }
+            });
+        });
+        weight.fill(0.0);
+        for sums in sums.chunks_exact(len) {
+            weight.iter_mut().zip(sums).for_each(|(w, s)| *w += s);
+        }
+    });
+}
+
+/// Adds the part of some images of some groups.
+struct Places<'a> {
+    direct: &'a Direct<'a>,
+    layout: &'a Layout,
+    x: &'a [f32],
+    gradient: &'a [f32],
+    at: Images,
+    groups: std::ops::Range<usize>,
+    offsets: &'a [u32],
+    inside: &'a mut [f32],
+    /// The gradient of a channel, with zeros between its rows.
+    line: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for Places<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (d, l) = (self.direct, self.layout);
+        let [height, width] = d.grid;
+        let row = Line::new(simd, width);
+        let places = (height * self.at.count * l.pitch).next_multiple_of(S::F32_LANES);
+        self.inside.fill(0.0);
+        self.line.fill(0.0);
+        let mut sums = self.sums.chunks_exact_mut(self.offsets.len());
+        for group in self.groups.clone() {
+            pad(simd, d, l, self.x, Images { group, ..self.at }, self.inside);
+            for channel in 0..d.outside {
+                let channel = group * d.outside + channel;
+                for y in 0..height {
+                    for n in 0..self.at.count {
+                        let from = ((self.at.first + n) * d.groups * d.outside + channel) * height * width + y * width;
+                        let to = (y * self.at.count + n) * l.pitch;
+                        row.copy(simd, &self.gradient[from..from + width], &mut self.line[to..]);
+                    }
+                }
+                // What the last row's vector wrote behind it is zero already.
+                let Some(sums) = sums.next() else { return };
+                if self.offsets.len().is_multiple_of(9) {
+                    along::<S, 9>(simd, self.offsets, places, self.inside, self.line, sums);
+                } else {
+                    along::<S, 8>(simd, self.offsets, places, self.inside, self.line, sums);
+                }
+            }
+        }
+    }
+}
+
+/// Adds `Σ x[offset + place] · g[place]` for each offset, `T` of them at a time.
+#[inline(always)]
+fn along<S: Simd, const T: usize>(
+    simd: S,
+    offsets: &[u32],
+    places: usize,
+    x: &[f32],
+    gradient: &[f32],
+    sums: &mut [f32],
+) {
+    for (sums, offsets) in sums.chunks_mut(T).zip(offsets.chunks(T)) {
+        let mut at = [0; T];
+        at.iter_mut().zip(offsets).for_each(|(a, &o)| *a = o as usize);
+        let farthest = at.into_iter().max().unwrap_or(0);
+        assert!(farthest + places <= x.len() && places <= gradient.len());
+        let mut parts = [simd.splat_f32s(0.0); T];
+        for place in (0..places).step_by(S::F32_LANES) {
+            // SAFETY: `places` is a number of whole vectors, within both slices even from the farthest offset on.
+            unsafe {
+                let g = gradient.as_ptr().add(place).cast::<S::f32s>().read_unaligned();
+                for t in 0..T {
+                    let x = x.as_ptr().add(at[t] + place).cast::<S::f32s>().read_unaligned();
+                    parts[t] = simd.mul_add_e_f32s(x, g, parts[t]);
+                }
+            }
+        }
+        for t in 0..T {
+            let sum = simd.reduce_sum_f32s(parts[t]);
+            if let Some(s) = sums.get_mut(t) {
+                *s += sum;
+            }
+        }
+    }
 }
 
 struct Lanes;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Real, broadcast};
+use crate::kernels::math::{Function, Function2};
 use crate::kernels::{elementwise, layer_norm, layout, pool, reduce, softmax};
 
 /// How a smaller operand repeats: its elements, in the middle of `inner` each, over and over.
@@ -27,6 +28,18 @@ impl Real {
     pub(super) fn map(&self, f: impl Fn(f32) -> f32 + Copy + Sync + Send) -> Option<Self> {
         let x = self.slice()?;
         Some(Self::build(&self.shape, |y| elementwise::map(&x, y, f)))
+    }
+
+    /// [`Real::map`] of a function that is more than a few operations.
+    pub(super) fn compute(&self, f: impl Function) -> Option<Self> {
+        let x = self.slice()?;
+        Some(Self::build(&self.shape, |y| elementwise::compute(f, &x, y)))
+    }
+
+    /// Likewise of two tensors of one shape.
+    pub(super) fn compute2(&self, other: &Self, f: impl Function2) -> Option<Self> {
+        let (a, b) = (self.slice()?, other.slice()?);
+        Some(Self::build(&self.shape, |y| elementwise::compute2(f, &a, &b, y)))
     }
 
     /// `f` on elements that numpy broadcasting brings together.
