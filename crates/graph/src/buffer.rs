@@ -1,7 +1,9 @@
 //! Memory of tensors on the CPU: large blocks go back to a pool, since the pages of a fresh one cost more than most
 //! operators do (about 0.2 ms for each MiB).
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use netproof_tensor::Elements;
 
 /// Elements from which a block is worth keeping: what allocators fetch from the system anew each time.
 const LARGE: usize = 1 << 14;
@@ -10,15 +12,15 @@ const KEPT: usize = 256 << 20;
 
 static POOL: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
-/// Floats in memory. Large ones are lent by the pool and return to it when dropped.
-#[derive(Debug)]
-pub(crate) struct Buffer(Vec<f32>);
+/// Floats in memory that tensors share. Large ones are lent by the pool and return to it with their last holder.
+#[derive(Debug, Clone)]
+pub(crate) struct Buffer(Arc<Elements>);
 
 impl Buffer {
     /// `len` floats of any value: whoever asks writes all of them.
     pub(crate) fn any(len: usize) -> Self {
         if len < LARGE {
-            return Self(vec![0.0; len]);
+            return vec![0.0; len].into();
         }
         let mut pool = POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The smallest that fits, and that does not waste more than it gives.
@@ -29,40 +31,55 @@ impl Buffer {
         match found {
             Some(mut v) => {
                 v.resize(len, 0.0);
-                Self(v)
+                v.into()
             }
-            None => Self(vec![0.0; len]),
+            None => vec![0.0; len].into(),
+        }
+    }
+
+    /// The floats of a host tensor; `None` for other elements.
+    pub(crate) fn of(elements: Arc<Elements>) -> Option<Self> {
+        matches!(*elements, Elements::Float(_)).then_some(Self(elements))
+    }
+
+    pub(crate) fn share(&self) -> Arc<Elements> {
+        self.0.clone()
+    }
+
+    /// The floats for change, where nobody else holds them.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut [f32]> {
+        match Arc::get_mut(&mut self.0) {
+            Some(Elements::Float(v)) => Some(v),
+            _ => None,
         }
     }
 }
 
 impl From<Vec<f32>> for Buffer {
     fn from(values: Vec<f32>) -> Self {
-        Self(values)
+        Self(Arc::new(Elements::Float(values)))
     }
 }
 
 impl std::ops::Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        &self.0
-    }
-}
-
-impl std::ops::DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        match &*self.0 {
+            Elements::Float(v) => v,
+            _ => &[],
+        }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.0.capacity() < LARGE {
+        let Some(Elements::Float(values)) = Arc::get_mut(&mut self.0) else { return };
+        if values.capacity() < LARGE {
             return;
         }
         let mut gone = Vec::new();
         let mut pool = POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        pool.push(std::mem::take(&mut self.0));
+        pool.push(std::mem::take(values));
         let mut bytes: usize = pool.iter().map(|v| v.capacity() * size_of::<f32>()).sum();
         while bytes > KEPT {
             let oldest = pool.remove(0);
@@ -84,7 +101,7 @@ mod tests {
         // No other test has a block of this size.
         let len = 3_141_593;
         let mut first = Buffer::any(len);
-        first[len - 1] = 7.0;
+        first.get_mut().unwrap()[len - 1] = 7.0;
         let place = first.as_ptr();
         drop(first);
         let second = Buffer::any(len - 1000);

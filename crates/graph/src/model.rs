@@ -82,8 +82,11 @@ impl Parameter {
     }
 
     pub(crate) fn real(&self, device: &RealDevice) -> Option<Real> {
-        let values = self.tensor.as_f32()?;
-        Some(self.on_device.get_or_init(|| Real::new(self.tensor.shape(), values.to_vec(), device)).clone())
+        if let Some(real) = self.on_device.get() {
+            return Some(real.clone());
+        }
+        let real = Real::of(&self.tensor, device)?;
+        Some(self.on_device.get_or_init(|| real).clone())
     }
 }
 

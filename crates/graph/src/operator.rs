@@ -60,8 +60,8 @@ impl Value {
     pub(crate) fn real(&self, cx: &Context) -> OpResult<Real> {
         match self {
             Self::Real(r) => Ok(r.clone()),
-            Self::Host(t) => match t.as_f32() {
-                Some(v) => Ok(Real::new(t.shape(), v.to_vec(), &cx.device)),
+            Self::Host(t) => match Real::of(t, &cx.device) {
+                Some(r) => Ok(r),
                 None => Err(OpError::Invalid(format!("needs a float tensor, got {}", t.dtype()))),
             },
         }
@@ -70,9 +70,7 @@ impl Value {
     /// The tensor on the host.
     pub(crate) fn to_host(&self) -> Arc<Tensor> {
         match self {
-            Self::Real(r) => Arc::new(
-                Tensor::f32(r.shape().to_vec(), r.to_vec()).expect("a device tensor has as many values as its shape"),
-            ),
+            Self::Real(r) => Arc::new(r.to_tensor()),
             Self::Host(t) => t.clone(),
         }
     }

@@ -17,6 +17,7 @@ use burn::backend::{
     AutodiffBackend, BackendTensor, Dispatch, DispatchDevice, DispatchTensor, DispatchTensorKind, TensorMetadata,
 };
 use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, IntDType, Shape, Slice, TensorData};
+use netproof_tensor::{DType, Elements, Tensor};
 use smallvec::SmallVec;
 
 use crate::buffer::Buffer;
@@ -46,7 +47,7 @@ pub(crate) struct Real {
 #[derive(Debug, Clone)]
 enum Store {
     /// In this process's memory, row-major without gaps: what our own kernels read and write.
-    Host(Arc<Buffer>),
+    Host(Buffer),
     /// Wherever Burn keeps them.
     Burn(DispatchTensor),
 }
@@ -76,7 +77,7 @@ impl Real {
 
     fn hosted(buffer: Buffer, shape: &[usize]) -> Self {
         debug_assert_eq!(shape.iter().product::<usize>(), buffer.len());
-        Self { store: Store::Host(Arc::new(buffer)), shape: SmallVec::from_slice(shape) }
+        Self { store: Store::Host(buffer), shape: SmallVec::from_slice(shape) }
     }
 
     /// Copies host values to the device.
@@ -92,8 +93,26 @@ impl Real {
     /// A tensor in memory, which `fill` writes: all of it, since what is there before is of any value.
     pub(crate) fn build(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> Self {
         let mut buffer = Buffer::any(shape.iter().product());
-        fill(&mut buffer);
+        fill(buffer.get_mut().expect("nobody else has a new buffer"));
         Self::hosted(buffer, shape)
+    }
+
+    /// A float tensor of the host on the device, `None` for another kind. In memory its elements are shared.
+    pub(crate) fn of(tensor: &Tensor, device: &RealDevice) -> Option<Self> {
+        match device.0 {
+            DispatchDevice::Flex(_) => Some(Self::hosted(Buffer::of(tensor.share())?, tensor.shape())),
+            _ => Some(Self::new(tensor.shape(), tensor.as_f32()?.to_vec(), device)),
+        }
+    }
+
+    /// The tensor on the host.
+    pub(crate) fn to_tensor(&self) -> Tensor {
+        let elements = match &self.store {
+            Store::Host(buffer) => buffer.share(),
+            Store::Burn(_) => Arc::new(Elements::Float(self.to_vec())),
+        };
+        let shape = self.shape.to_vec();
+        Tensor::shared(DType::F32, shape, elements).expect("a device tensor has as many values as its shape")
     }
 
     /// The elements, row-major, where they are in this process's memory and not on the tape.
@@ -116,7 +135,7 @@ impl Real {
     /// The elements for change in place, where nobody else has them.
     pub(crate) fn slice_mut(&mut self) -> Option<&mut [f32]> {
         match &mut self.store {
-            Store::Host(buffer) => Arc::get_mut(buffer).map(|b| &mut **b),
+            Store::Host(buffer) => buffer.get_mut(),
             Store::Burn(_) => None,
         }
     }

@@ -227,10 +227,7 @@ fn check_port<'p>(port: &'p Port, tensor: &Tensor, sizes: &mut HashMap<&'p str, 
 impl<'m> Run<'m> {
     fn start(&mut self, given: &[(ValueId, Arc<Tensor>)], request: &Request) -> Result<(), GraphError> {
         for (id, tensor) in given {
-            let value = match tensor.as_f32() {
-                Some(v) => Value::Real(Real::new(tensor.shape(), v.to_vec(), &self.cx.device)),
-                None => Value::Host(tensor.clone()),
-            };
+            let value = Real::of(tensor, &self.cx.device).map_or_else(|| Value::Host(tensor.clone()), Value::Real);
             if self.fact(*id).is_none_or(|f| f.dtype.is_float() != tensor.dtype().is_float()) {
                 self.late.insert(*id, Fact::new(tensor.dtype(), tensor.shape().to_vec()));
             }
@@ -486,7 +483,7 @@ impl<'m> Run<'m> {
     pub fn updates(&self) -> Result<Vec<(String, Tensor)>, GraphError> {
         self.updates
             .iter()
-            .map(|(id, r)| Ok((self.model.names[*id].clone(), Tensor::f32(r.shape().to_vec(), r.to_vec())?)))
+            .map(|(id, r)| Ok((self.model.names[*id].clone(), r.to_tensor())))
             .collect()
     }
 }

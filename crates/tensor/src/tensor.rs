@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::{DType, MAX_RANK, TensorError, element_count};
 
 /// The elements of a tensor, row-major.
@@ -48,7 +50,7 @@ impl Elements {
     }
 }
 
-/// A dense row-major tensor in host memory.
+/// A dense row-major tensor in host memory. A clone shares the elements until one of the two is written.
 ///
 /// # Guarantees
 /// The element count equals the product of the shape, the rank is at most [`MAX_RANK`], and the kind of the elements
@@ -57,7 +59,7 @@ impl Elements {
 pub struct Tensor {
     dtype: DType,
     shape: Vec<usize>,
-    elements: Elements,
+    elements: Arc<Elements>,
 }
 
 impl Tensor {
@@ -65,17 +67,7 @@ impl Tensor {
     /// # Errors
     /// Rank, element count or kind do not fit.
     pub fn new(dtype: DType, shape: Vec<usize>, elements: Elements) -> Result<Self, TensorError> {
-        if shape.len() > MAX_RANK {
-            return Err(TensorError::Rank { rank: shape.len() });
-        }
-        let expected = element_count(&shape).ok_or_else(|| TensorError::ShapeOverflow { shape: shape.clone() })?;
-        if expected != elements.len() {
-            return Err(TensorError::ElementCount { shape, expected, actual: elements.len() });
-        }
-        if !elements.fits(dtype) {
-            return Err(TensorError::Kind { dtype, elements: elements.kind() });
-        }
-        Ok(Self { dtype, shape, elements })
+        Self::shared(dtype, shape, Arc::new(elements))
     }
 
     /// A float32 tensor.
@@ -137,46 +129,68 @@ impl Tensor {
         &self.elements
     }
 
+    /// A tensor of elements that others hold too; nothing is copied.
+    /// # Errors
+    /// See [`Tensor::new`].
+    pub fn shared(dtype: DType, shape: Vec<usize>, elements: Arc<Elements>) -> Result<Self, TensorError> {
+        if shape.len() > MAX_RANK {
+            return Err(TensorError::Rank { rank: shape.len() });
+        }
+        let expected = element_count(&shape).ok_or_else(|| TensorError::ShapeOverflow { shape: shape.clone() })?;
+        if expected != elements.len() {
+            return Err(TensorError::ElementCount { shape, expected, actual: elements.len() });
+        }
+        if !elements.fits(dtype) {
+            return Err(TensorError::Kind { dtype, elements: elements.kind() });
+        }
+        Ok(Self { dtype, shape, elements })
+    }
+
+    /// The elements for someone else to hold too.
+    pub fn share(&self) -> Arc<Elements> {
+        self.elements.clone()
+    }
+
     /// Type, shape and elements, taken apart.
     pub fn into_parts(self) -> (DType, Vec<usize>, Elements) {
-        (self.dtype, self.shape, self.elements)
+        (self.dtype, self.shape, Arc::unwrap_or_clone(self.elements))
     }
 
     /// Float elements, or `None` for another kind.
     pub fn as_f32(&self) -> Option<&[f32]> {
-        if let Elements::Float(v) = &self.elements { Some(v) } else { None }
+        if let Elements::Float(v) = &*self.elements { Some(v) } else { None }
     }
 
     /// Float elements for writing, or `None` for another kind.
     pub fn as_f32_mut(&mut self) -> Option<&mut [f32]> {
-        if let Elements::Float(v) = &mut self.elements { Some(v) } else { None }
+        if let Elements::Float(v) = Arc::make_mut(&mut self.elements) { Some(v) } else { None }
     }
 
     /// Float elements, taken, or `None` for another kind.
     pub fn into_f32(self) -> Option<Vec<f32>> {
-        if let Elements::Float(v) = self.elements { Some(v) } else { None }
+        if let Elements::Float(v) = Arc::unwrap_or_clone(self.elements) { Some(v) } else { None }
     }
 
     /// Integer elements, or `None` for another kind.
     pub fn as_i64(&self) -> Option<&[i64]> {
-        if let Elements::Int(v) = &self.elements { Some(v) } else { None }
+        if let Elements::Int(v) = &*self.elements { Some(v) } else { None }
     }
 
     /// Truth values, or `None` for another kind.
     pub fn as_bool(&self) -> Option<&[bool]> {
-        if let Elements::Bool(v) = &self.elements { Some(v) } else { None }
+        if let Elements::Bool(v) = &*self.elements { Some(v) } else { None }
     }
 
     /// Texts, or `None` for another kind.
     pub fn as_text(&self) -> Option<&[String]> {
-        if let Elements::Text(v) = &self.elements { Some(v) } else { None }
+        if let Elements::Text(v) = &*self.elements { Some(v) } else { None }
     }
 
     /// The same elements in another shape.
     /// # Errors
     /// The element counts differ.
     pub fn reshape(self, shape: Vec<usize>) -> Result<Self, TensorError> {
-        Self::new(self.dtype, shape, self.elements)
+        Self::shared(self.dtype, shape, self.elements)
     }
 
     /// Size of the first dimension; 1 for a scalar.
@@ -197,7 +211,7 @@ impl Tensor {
             return Err(TensorError::Rows { start, end, rows: self.rows() });
         }
         let (a, b) = (start * self.row_len(), end * self.row_len());
-        let elements = match &self.elements {
+        let elements = match &*self.elements {
             Elements::Float(v) => Elements::Float(v[a..b].to_vec()),
             Elements::Int(v) => Elements::Int(v[a..b].to_vec()),
             Elements::Bool(v) => Elements::Bool(v[a..b].to_vec()),
@@ -220,7 +234,7 @@ impl Tensor {
         fn pick<T: Clone>(v: &[T], rows: &[usize], n: usize) -> Vec<T> {
             rows.iter().flat_map(|&r| v[r * n..(r + 1) * n].iter().cloned()).collect()
         }
-        let elements = match &self.elements {
+        let elements = match &*self.elements {
             Elements::Float(v) => Elements::Float(pick(v, rows, n)),
             Elements::Int(v) => Elements::Int(pick(v, rows, n)),
             Elements::Bool(v) => Elements::Bool(pick(v, rows, n)),
@@ -245,7 +259,7 @@ impl Tensor {
             return Err(TensorError::Rank { rank: 0 });
         }
         shape[0] = 0;
-        let mut elements = match &first.elements {
+        let mut elements = match &*first.elements {
             Elements::Float(_) => Elements::Float(Vec::new()),
             Elements::Int(_) => Elements::Int(Vec::new()),
             Elements::Bool(_) => Elements::Bool(Vec::new()),
@@ -256,7 +270,7 @@ impl Tensor {
                 return Err(TensorError::Mismatch { left: first.shape.clone(), right: part.shape.clone() });
             }
             shape[0] += part.shape[0];
-            match (&mut elements, &part.elements) {
+            match (&mut elements, &*part.elements) {
                 (Elements::Float(a), Elements::Float(b)) => a.extend_from_slice(b),
                 (Elements::Int(a), Elements::Int(b)) => a.extend_from_slice(b),
                 (Elements::Bool(a), Elements::Bool(b)) => a.extend_from_slice(b),

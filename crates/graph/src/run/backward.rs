@@ -48,8 +48,9 @@ impl Run<'_> {
                 return Err(GraphError::NoGradient { name: (*name).to_owned(), reason });
             }
             let shape = self.fact(id).map(|f| f.shape.clone());
-            let values = match seed.as_f32() {
-                Some(v) if shape.as_deref().is_none_or(|s| s == seed.shape()) => v.to_vec(),
+            let fits = shape.as_deref().is_none_or(|s| s == seed.shape());
+            let seed = match Real::of(seed, &self.cx.device) {
+                Some(seed) if fits => seed,
                 _ => {
                     let wanted = shape.unwrap_or_default();
                     return Err(GraphError::NoGradient {
@@ -58,7 +59,7 @@ impl Run<'_> {
                     });
                 }
             };
-            accumulate(&mut gradients[id], Real::new(seed.shape(), values, &self.cx.device));
+            accumulate(&mut gradients[id], seed);
         }
         for call in self.calls.iter().rev() {
             self.step_back(call, &mut gradients)?;
@@ -66,7 +67,7 @@ impl Run<'_> {
         let mut named = HashMap::new();
         for &id in &self.wanted {
             if let Some(g) = &gradients[id] {
-                named.insert(self.model.names[id].clone(), Tensor::f32(g.shape().to_vec(), g.to_vec())?);
+                named.insert(self.model.names[id].clone(), g.to_tensor());
             }
         }
         Ok(Gradients(named))
