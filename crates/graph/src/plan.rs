@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) facts: Vec<Option<Fact>>,
     /// For each node the facts of its outputs, where all are there and known.
     pub(crate) calls: Vec<Option<Arc<[Fact]>>>,
+    /// About how many operations a run takes.
+    pub(crate) work: u64,
     /// For each fusion of the model the facts of its outputs, where it fits.
     pub(crate) fused: Vec<Option<Arc<[Fact]>>>,
 }
@@ -92,7 +94,14 @@ impl Model {
             (inferred.len() == outputs.len() && inferred.iter().zip(outputs.iter()).all(same)).then_some(outputs)
         };
         let fused = self.fusions.iter().map(fits).collect();
-        Ok(Plan { facts, calls, fused })
+        let cost = |node: &Node| {
+            let inputs = gather(node, &facts)?;
+            let outputs = known(node)?;
+            let written: usize = outputs.iter().map(Fact::count).sum();
+            Some(node.op.macs(Args(&inputs), &outputs).saturating_add(written as u64 * 8))
+        };
+        let work = self.nodes.iter().filter_map(cost).fold(0, u64::saturating_add);
+        Ok(Plan { facts, calls, work, fused })
     }
 }
 

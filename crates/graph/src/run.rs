@@ -151,6 +151,16 @@ impl Model {
         }
         let shapes: Vec<_> = given.iter().map(|(id, t)| (*id, t.shape().to_vec())).collect();
         let plan = self.plan(&shapes)?;
+        let work = plan.work;
+        together(work, || self.run(given, plan, request))
+    }
+
+    fn run(
+        &self,
+        given: Vec<(ValueId, Arc<Tensor>)>,
+        plan: Arc<Plan>,
+        request: &Request,
+    ) -> Result<Run<'_>, GraphError> {
         let cx = Context {
             device: self.device.clone(),
             training: request.training.is_some(),
@@ -194,6 +204,15 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// Operations from which a run moves to the threads that share its work: handing over each node from outside would cost
+/// more than many nodes do.
+const LARGE: u64 = 4 << 20;
+
+/// `f()`, on a thread of the pool where there is much to do.
+fn together<T: Send>(work: u64, f: impl FnOnce() -> T + Send) -> T {
+    if work < LARGE || rayon::current_num_threads() == 1 { f() } else { rayon::scope(|_| f()) }
 }
 
 fn names_of(names: &[String]) -> String {

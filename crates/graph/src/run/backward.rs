@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use netproof_tensor::Tensor;
 
-use super::{Call, Run};
+use super::{Call, Run, together};
 use crate::error::{GraphError, OpError};
 use crate::model::Node;
 use crate::operator::{Args, Backward, Context, Value};
@@ -40,6 +40,10 @@ impl Run<'_> {
     /// # Errors
     /// A seed does not fit, or its value does not depend on anything that was asked for.
     pub fn backward(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
+        together(self.plan.work, || self.walk_back(seeds))
+    }
+
+    fn walk_back(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
         let mut gradients: Vec<Option<Real>> = vec![None; self.values.len()];
         for (name, seed) in seeds {
             let id = self.model.id(name)?;

@@ -1,0 +1,120 @@
+//! Netproof beside PyTorch and onnxruntime: the same work in turns, two threads each, ratio = our time ÷ theirs.
+//! `cargo bench -p netproof-graph --bench table [-- part of a row's name]`
+//!
+//! A Python with `torch`, `onnx` and `onnxruntime` is looked for in `$NETPROOF_PYTHON`, `.bars/venv` and the path; without
+//! one only our times are printed. The table is also written to `target/kernels.json`.
+#![allow(clippy::print_stdout, reason = "the table is what it is run for")]
+
+mod jobs;
+mod reference;
+
+use std::time::{Duration, Instant};
+
+use jobs::{Bar, Job};
+use reference::Reference;
+use serde_json::{Value, json};
+
+/// Turns of each side; the median counts.
+const TURNS: usize = 5;
+
+/// Between turns.
+const REST: Duration = Duration::from_millis(250);
+
+struct Row {
+    name: String,
+    bar: Bar,
+    ours: f64,
+    theirs: Option<f64>,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if let [kind, path, what, batch] = &arguments[..]
+        && kind == "peak"
+    {
+        return println!("{}", jobs::peak(path, what, batch.parse().expect("the bench wrote a number")));
+    }
+    let filter = arguments.first().cloned().unwrap_or_default();
+    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the pool is set up once");
+    let mut reference = Reference::start();
+    if reference.is_none() {
+        println!("no Python with torch was found: only our own times");
+    }
+    println!("{:44} {:>10} {:>10} {:>7}  bar", "work", "Netproof", "reference", "ratio");
+    let mut rows = Vec::new();
+    for job in jobs::all().into_iter().filter(|j| j.name.contains(&filter)) {
+        let row = measure(job, reference.as_mut());
+        print(&row);
+        rows.push(row);
+    }
+    summary("golden networks against PyTorch, geometric mean", Bar::Torch, 0.7, &rows);
+    summary("golden networks against onnxruntime, geometric mean", Bar::OnnxRuntime, 1.5, &rows);
+    if filter.is_empty() {
+        jobs::peaks(reference.as_mut());
+    }
+    let all: Vec<Value> = rows.iter().map(|r| json!({"work": r.name, "ms": r.ours, "reference_ms": r.theirs})).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernels.json");
+    if std::fs::write(path, serde_json::to_string_pretty(&all).unwrap_or_default()).is_err() {
+        println!("{path} could not be written");
+    }
+}
+
+/// One turn each, again and again, so that what else the machine does meets both.
+fn measure(mut job: Job, reference: Option<&mut Reference>) -> Row {
+    let mut own = || {
+        let start = Instant::now();
+        (job.run)();
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    own();
+    // About as long for each row, so that a turn is more than its cold start.
+    let runs = (60.0 / own()).clamp(3.0, 50.0) as usize;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut reference = reference;
+    for _ in 0..TURNS {
+        // Threads spin for a while after the last job; nobody should have to share the cores with that.
+        std::thread::sleep(REST);
+        ours.extend((0..runs).map(|_| own()));
+        if let Some(r) = &mut reference {
+            std::thread::sleep(REST);
+            match r.run(&job.reference, runs) {
+                Ok(times) => theirs.extend(times),
+                Err(why) => {
+                    println!("{}: {why}", job.name);
+                    break;
+                }
+            }
+        }
+    }
+    Row { name: job.name, bar: job.bar, ours: median(ours), theirs: (!theirs.is_empty()).then(|| median(theirs)) }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn print(row: &Row) {
+    let (limit, text) = match row.bar {
+        Bar::Ratio(limit) => (Some(limit), format!("{limit:.1}")),
+        Bar::Torch => (Some(1.1), "1.1, mean 0.7".to_owned()),
+        Bar::OnnxRuntime => (None, "mean 1.5".to_owned()),
+    };
+    match row.theirs {
+        None => println!("{:44} {:>7.3} ms", row.name, row.ours),
+        Some(theirs) => {
+            let ratio = row.ours / theirs;
+            let over = if limit.is_some_and(|l| ratio > l) { "  over" } else { "" };
+            println!("{:44} {:>7.3} ms {:>7.3} ms {:>7.2}  {text}{over}", row.name, row.ours, theirs, ratio);
+        }
+    }
+}
+
+fn summary(name: &str, bar: Bar, limit: f64, rows: &[Row]) {
+    let ratios: Vec<f64> =
+        rows.iter().filter(|r| r.bar == bar).filter_map(|r| r.theirs.map(|t| (r.ours / t).ln())).collect();
+    if !ratios.is_empty() {
+        let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
+        println!("{name} of {}: {mean:.2} (bar {limit})", ratios.len());
+    }
+}
