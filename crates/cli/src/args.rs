@@ -164,10 +164,8 @@ pub(crate) struct Loaded {
 
 impl SubjectArgs {
     pub(crate) fn load(self) -> anyhow::Result<Loaded> {
-        if let Some(n) = self.threads {
-            ensure!(n > 0, "--threads is 0, it must be at least 1");
-            rayon::ThreadPoolBuilder::new().num_threads(n).build_global().context("starting threads")?;
-        }
+        ensure!(self.threads != Some(0), "--threads is 0, it must be at least 1");
+        netproof_graph::start_threads(self.threads).context("starting threads")?;
         let is_project = self.model.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
         let project = if is_project { Project::read(&self.model)? } else { Project::default() };
         let model_path = match (&project.model, is_project) {

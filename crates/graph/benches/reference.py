@@ -1,11 +1,10 @@
-"""PyTorch and onnxruntime for the table of `cargo bench -p netproof-graph --bench kernels`: the same work, on request.
+"""PyTorch and onnxruntime for the table of `cargo bench -p netproof-graph --bench table`: the same work, on request.
 
 One JSON object per line on standard input: `{"job": name, ..., "runs": n}`; one per line on standard output:
 `{"ms": [...]}`, or `{"error": text}`. The first run of a job is not counted.
 """
 
 import json
-import resource
 import sys
 import time
 
@@ -16,18 +15,12 @@ import torch.nn.functional as F
 torch.set_num_threads(2)
 
 
-def seed_of(y):
-    return torch.ones_like(y)
-
-
 def with_gradients(forward, leaves):
     """Forward, then the gradients of the leaves from ones."""
 
-    def run():
-        y = forward()
-        return torch.autograd.grad(y, leaves, seed_of(y))
-
-    return run
+    with torch.no_grad():
+        ones = torch.ones_like(forward())
+    return lambda: torch.autograd.grad(forward(), leaves, ones)
 
 
 def convolution(job):
@@ -194,6 +187,12 @@ JOBS = {
 }
 
 
+def peak():
+    """Most memory of this process so far, in MiB."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+
 def main():
     prepared = {}
     for line in sys.stdin:
@@ -212,11 +211,9 @@ def main():
                     start = time.perf_counter()
                     out = prepared[key]()
                     times.append((time.perf_counter() - start) * 1e3)
-            reply = {"ms": times, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-            if job.get("what") == "inference":
-                reply["output"] = out[0].tolist()
-            elif job["job"] == "onnxruntime":
-                reply["output"] = out[0][0].tolist()
+            reply = {"ms": times, "peak_mib": peak()}
+            if job["job"] in ("network", "onnxruntime") and job["what"] in ("inference", "onnxruntime"):
+                reply["output"] = numpy.asarray(out if job["job"] == "network" else out[0])[0].tolist()
         except Exception as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), flush=True)

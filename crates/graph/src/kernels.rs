@@ -23,4 +23,4 @@ mod task;
 mod transpose;
 mod weights;
 
-use task::{Shared, WORTH, parallel, with_scratch};
+use task::{Shared, parallel, with_scratch, worth};

@@ -18,10 +18,13 @@ mod plan;
 mod real;
 mod rewrite;
 mod run;
+mod threads;
 
+pub use buffer::keep_freed_memory;
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
 pub use run::{Gradients, Parameters, Request, Run, Wrt};
+pub use threads::start_threads;

@@ -48,6 +48,7 @@ pub(crate) struct Predict {
 
 impl Predict {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
+        netproof_graph::start_threads(None).context("starting threads")?;
         let model =
             Model::load(&self.model).with_context(|| format!("loading the network {}", self.model.display()))?;
         let rows = match (&self.inputs, &self.data) {

@@ -25,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) bar: Bar,
     pub(crate) run: Box<dyn FnMut()>,
     pub(crate) reference: Value,
+    /// What the other side's first row must be, where it is compared.
+    pub(crate) answer: Option<Vec<f32>>,
 }
 
 /// Numbers between -1 and 1.
@@ -98,6 +100,7 @@ fn convolutions() -> impl Iterator<Item = Job> {
                 bar: Bar::Ratio(bar),
                 run: worker(model, values(&[batch, inside, size, size]), wrt),
                 reference: json!({"job": "convolution", "sizes": sizes, "what": what}),
+                answer: None,
             }
         })
     })
@@ -114,6 +117,7 @@ fn elementwise(name: &'static str, bar: f64, make: impl FnOnce(&mut FileBuilder,
         bar: Bar::Ratio(bar),
         run: worker(small(&[1024], make), values(&[rows, 1024]), Wrt::default()),
         reference: json!({"job": "elementwise", "what": name}),
+        answer: None,
     }
 }
 
@@ -206,6 +210,7 @@ fn probes() -> impl Iterator<Item = Job> {
         bar: Bar::Ratio(bar),
         run: Box::new(move || step(&model, &x, what)),
         reference: json!({"job": kind, "what": what}),
+        answer: None,
     };
     let small_ones = ["inference", "training", "input"].map(|what| {
         job(format!("conv32-conv64 network 256 {what}"), 0.6, network(), values(&[256, 1, 28, 28]), "probe", what)
@@ -223,6 +228,11 @@ fn networks() -> Vec<(String, PathBuf)> {
     ["cnn", "resnet", "vit", "mobilenet"].into_iter().filter_map(found).collect()
 }
 
+fn first_row(model: &Model, x: &Tensor) -> Vec<f32> {
+    let y = model.predict(x).expect("the network takes the batch").slice_rows(0, 1).expect("the batch has rows");
+    y.into_f32().expect("logits are floats")
+}
+
 fn golden() -> impl Iterator<Item = Job> {
     networks().into_iter().flat_map(|(name, path)| {
         let make = |what: &'static str, batch: usize, bar: Bar| {
@@ -231,12 +241,15 @@ fn golden() -> impl Iterator<Item = Job> {
                 Bar::OnnxRuntime => ("inference", format!("{name} inference {batch}, onnxruntime")),
                 _ => (what, format!("{name} {what} {batch}")),
             };
+            let compares = matches!(what, "inference" | "onnxruntime");
+            let answer = compares.then(|| first_row(&model, &x));
             let kind = if bar == Bar::OnnxRuntime { "onnxruntime" } else { "network" };
             Job {
                 name: text,
                 bar,
                 run: Box::new(move || step(&model, &x, run)),
                 reference: json!({"job": kind, "path": path, "batch": batch, "what": what}),
+                answer,
             }
         };
         [

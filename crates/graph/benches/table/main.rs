@@ -2,7 +2,8 @@
 //! `cargo bench -p netproof-graph --bench table [-- part of a row's name]`
 //!
 //! A Python with `torch`, `onnx` and `onnxruntime` is looked for in `$NETPROOF_PYTHON`, `.bars/venv` and the path; without
-//! one only our times are printed. The table is also written to `target/kernels.json`.
+//! one only our times are printed. The table is also written to `target/kernels.json`. Threads and memory are set up as the
+//! command line does it (`start_threads`, `keep_freed_memory`).
 #![allow(clippy::print_stdout, reason = "the table is what it is run for")]
 
 mod jobs;
@@ -24,10 +25,12 @@ struct Row {
     name: String,
     bar: Bar,
     ours: f64,
-    theirs: Option<f64>,
+    /// Their time, and the median of the ratios of the turns.
+    theirs: Option<(f64, f64)>,
 }
 
 fn main() {
+    netproof_graph::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if let [kind, path, what, batch] = &arguments[..]
         && kind == "peak"
@@ -35,7 +38,7 @@ fn main() {
         return println!("{}", jobs::peak(path, what, batch.parse().expect("the bench wrote a number")));
     }
     let filter = arguments.first().cloned().unwrap_or_default();
-    rayon::ThreadPoolBuilder::new().num_threads(2).build_global().expect("the pool is set up once");
+    netproof_graph::start_threads(Some(2)).expect("the pool is started once");
     let mut reference = Reference::start();
     if reference.is_none() {
         println!("no Python with torch was found: only our own times");
@@ -52,7 +55,10 @@ fn main() {
     if filter.is_empty() {
         jobs::peaks(reference.as_mut());
     }
-    let all: Vec<Value> = rows.iter().map(|r| json!({"work": r.name, "ms": r.ours, "reference_ms": r.theirs})).collect();
+    let all: Vec<Value> = rows
+        .iter()
+        .map(|r| json!({"work": r.name, "ms": r.ours, "reference_ms": r.theirs.map(|t| t.0), "ratio": r.theirs.map(|t| t.1)}))
+        .collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernels.json");
     if std::fs::write(path, serde_json::to_string_pretty(&all).unwrap_or_default()).is_err() {
         println!("{path} could not be written");
@@ -69,16 +75,24 @@ fn measure(mut job: Job, reference: Option<&mut Reference>) -> Row {
     own();
     // About as long for each row, so that a turn is more than its cold start.
     let runs = (60.0 / own()).clamp(3.0, 50.0) as usize;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut reference = reference;
+    if let (Some(r), Some(want)) = (&mut reference, &job.answer) {
+        check(&job.name, want, r.ask(&job.reference, 1));
+    }
     for _ in 0..TURNS {
         // Threads spin for a while after the last job; nobody should have to share the cores with that.
         std::thread::sleep(REST);
-        ours.extend((0..runs).map(|_| own()));
+        let turn = median((0..runs).map(|_| own()).collect());
+        ours.push(turn);
         if let Some(r) = &mut reference {
             std::thread::sleep(REST);
             match r.run(&job.reference, runs) {
-                Ok(times) => theirs.extend(times),
+                Ok(times) => {
+                    let other = median(times);
+                    theirs.push(other);
+                    ratios.push(turn / other);
+                }
                 Err(why) => {
                     println!("{}: {why}", job.name);
                     break;
@@ -86,7 +100,16 @@ fn measure(mut job: Job, reference: Option<&mut Reference>) -> Row {
             }
         }
     }
-    Row { name: job.name, bar: job.bar, ours: median(ours), theirs: (!theirs.is_empty()).then(|| median(theirs)) }
+    let theirs = (theirs.len() == TURNS).then(|| (median(theirs), median(ratios)));
+    Row { name: job.name, bar: job.bar, ours: median(ours), theirs }
+}
+
+/// Both sides must compute the same.
+fn check(name: &str, want: &[f32], reply: Result<Value, String>) {
+    let Ok(reply) = reply else { return };
+    let got: Vec<f64> = reply["output"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    let off = got.iter().zip(want).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+    assert!(got.len() == want.len() && off <= 1e-3, "{name}: the other side answers differently, by {off}");
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -102,8 +125,7 @@ fn print(row: &Row) {
     };
     match row.theirs {
         None => println!("{:44} {:>7.3} ms", row.name, row.ours),
-        Some(theirs) => {
-            let ratio = row.ours / theirs;
+        Some((theirs, ratio)) => {
             let over = if limit.is_some_and(|l| ratio > l) { "  over" } else { "" };
             println!("{:44} {:>7.3} ms {:>7.3} ms {:>7.2}  {text}{over}", row.name, row.ours, theirs, ratio);
         }
@@ -112,7 +134,7 @@ fn print(row: &Row) {
 
 fn summary(name: &str, bar: Bar, limit: f64, rows: &[Row]) {
     let ratios: Vec<f64> =
-        rows.iter().filter(|r| r.bar == bar).filter_map(|r| r.theirs.map(|t| (r.ours / t).ln())).collect();
+        rows.iter().filter(|r| r.bar == bar).filter_map(|r| r.theirs.map(|t| t.1.ln())).collect();
     if !ratios.is_empty() {
         let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
         println!("{name} of {}: {mean:.2} (bar {limit})", ratios.len());

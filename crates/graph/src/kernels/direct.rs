@@ -15,7 +15,7 @@ use pulp::{Arch, MemMask, Simd, WithSimd};
 
 use super::epilogue::{Activation, Epilogue};
 use super::math::Function;
-use super::{Shared, WORTH, parallel, with_scratch};
+use super::{Shared, parallel, with_scratch, worth};
 
 /// Floats of padded input that one task should hold.
 const INSIDE: usize = 1 << 16;
@@ -176,7 +176,7 @@ impl Direct<'_> {
         let operations = self.batch * self.groups * self.outside * places * (self.inside * self.taps.len() + 8);
         // Each part pads its images again, so parts are made only where there is too little else to share.
         let blocks = self.outside.div_ceil(8);
-        let most = if operations < WORTH { 1 } else { 4 };
+        let most = if worth(operations) { rayon::current_num_threads().min(8) } else { 1 };
         let parts = (most / (chunks * self.groups)).clamp(1, blocks);
         let each = blocks.div_ceil(parts);
         let parts = blocks.div_ceil(each);

@@ -11,9 +11,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::epilogue::Epilogue;
 use super::math::Function;
-use super::reduce::dot;
 use super::transpose::transpose;
-use super::{Shared, WORTH, parallel, with_scratch};
+use super::{Shared, parallel, with_scratch, worth};
 
 /// Rows of `B` that are packed at once.
 const DEPTH: usize = 768;
@@ -101,6 +100,23 @@ fn dots(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
     });
 }
 
+/// Sums of products of one line with four.
+#[inline(always)]
+fn dots4<S: Simd>(simd: S, a: &[f32], b: [&[f32]; 4]) -> [f32; 4] {
+    let mut sums = [simd.splat_f32s(0.0); 4];
+    for from in (0..a.len()).step_by(S::F32_LANES) {
+        let part = from..(from + S::F32_LANES).min(a.len());
+        let x = simd.partial_load_f32s(&a[part.clone()]);
+        for j in 0..4 {
+            sums[j] = simd.mul_add_e_f32s(x, simd.partial_load_f32s(&b[j][part.clone()]), sums[j]);
+        }
+    }
+    sums.map(
+        #[inline(always)]
+        |s| simd.reduce_sum_f32s(s),
+    )
+}
+
 struct Dots<'a> {
     a: &'a [f32],
     b: Matrix<'a>,
@@ -114,8 +130,14 @@ impl WithSimd for Dots<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for (i, c) in self.c.iter_mut().enumerate() {
-            *c = dot(self.a, &self.b.data[(self.first + i) * self.b.column_step..][..self.a.len()]);
+        // Four columns at a time, so that their sums do not wait for each other.
+        for (i, c) in self.c.chunks_mut(4).enumerate() {
+            let column = |j: usize| {
+                let at = self.first + i * 4 + j.min(c.len() - 1);
+                &self.b.data[at * self.b.column_step..][..self.a.len()]
+            };
+            let sums = dots4(simd, self.a, [column(0), column(1), column(2), column(3)]);
+            c.copy_from_slice(&sums[..c.len()]);
         }
         let e = self.epilogue;
         for from in (0..self.c.len()).step_by(S::F32_LANES) {
@@ -146,7 +168,7 @@ impl Product<'_> {
         let panels = columns.div_ceil(width);
         let operations = rows.saturating_mul(depth).saturating_mul(columns);
         // Enough tasks for any usual machine, in a number that depends on the shape alone.
-        let small = operations < WORTH;
+        let small = !worth(operations);
         let group = if panels >= 64 * GROUP { GROUP } else { panels.div_ceil(64).max(1) };
         let group = if small { GROUP.max(panels.min(2 * GROUP)) } else { group };
         let column_tasks = panels.div_ceil(group);

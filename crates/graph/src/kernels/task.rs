@@ -53,15 +53,19 @@ pub(crate) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) ->
     result
 }
 
-/// Runs `work` on `0..tasks`: on every core where the whole takes at least [`WORTH`] operations, else here.
+/// Runs `work` on `0..tasks`: on every core where the whole is worth it, else here.
 pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + Sync + Send) {
     use rayon::prelude::*;
-    if tasks > 1 && operations >= WORTH && rayon::current_num_threads() > 1 {
+    if tasks > 1 && worth(operations) {
         (0..tasks).into_par_iter().with_max_len(1).for_each(work);
     } else {
         (0..tasks).for_each(work);
     }
 }
 
-/// Operations below which waking other threads costs more than it gains: about 10 µs of one core.
-pub(crate) const WORTH: usize = 1 << 20;
+/// Whether other threads are worth waking: that costs about 5 µs of one core, and several times as much from outside their
+/// pool.
+pub(crate) fn worth(operations: usize) -> bool {
+    let least = if rayon::current_thread_index().is_some() { 1 << 19 } else { 1 << 22 };
+    operations >= least && rayon::current_num_threads() > 1
+}
