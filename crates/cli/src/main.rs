@@ -39,7 +39,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    netproof_graph::keep_freed_memory();
     let done = match Cli::parse().command {
         Command::Audit(c) => c.run(),
         Command::Fix(c) => c.run(),

@@ -20,7 +20,6 @@ mod rewrite;
 mod run;
 mod threads;
 
-pub use buffer::keep_freed_memory;
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};

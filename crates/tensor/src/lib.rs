@@ -4,6 +4,7 @@
 //! [`DType`] keeps the type that the file or the network declares, so that it can be checked and written back.
 
 mod dtype;
+pub mod pool;
 mod tensor;
 
 pub use dtype::DType;

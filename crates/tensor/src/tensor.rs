@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{DType, MAX_RANK, TensorError, element_count};
+use crate::{DType, MAX_RANK, TensorError, element_count, pool};
 
 /// The elements of a tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +60,17 @@ pub struct Tensor {
     dtype: DType,
     shape: Vec<usize>,
     elements: Arc<Elements>,
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        pool::give_back(&mut self.elements);
+    }
+}
+
+/// What a tensor holds whose elements were taken.
+fn nothing() -> Arc<Elements> {
+    Arc::new(Elements::Bool(Vec::new()))
 }
 
 impl Tensor {
@@ -153,7 +164,9 @@ impl Tensor {
 
     /// Type, shape and elements, taken apart.
     pub fn into_parts(self) -> (DType, Vec<usize>, Elements) {
-        (self.dtype, self.shape, Arc::unwrap_or_clone(self.elements))
+        let mut whole = self;
+        let elements = std::mem::replace(&mut whole.elements, nothing());
+        (whole.dtype, std::mem::take(&mut whole.shape), Arc::unwrap_or_clone(elements))
     }
 
     /// Float elements, or `None` for another kind.
@@ -168,7 +181,7 @@ impl Tensor {
 
     /// Float elements, taken, or `None` for another kind.
     pub fn into_f32(self) -> Option<Vec<f32>> {
-        if let Elements::Float(v) = Arc::unwrap_or_clone(self.elements) { Some(v) } else { None }
+        if let Elements::Float(v) = self.into_parts().2 { Some(v) } else { None }
     }
 
     /// Integer elements, or `None` for another kind.
@@ -190,7 +203,7 @@ impl Tensor {
     /// # Errors
     /// The element counts differ.
     pub fn reshape(self, shape: Vec<usize>) -> Result<Self, TensorError> {
-        Self::shared(self.dtype, shape, self.elements)
+        Self::shared(self.dtype, shape, self.share())
     }
 
     /// Size of the first dimension; 1 for a scalar.

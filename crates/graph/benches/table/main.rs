@@ -2,8 +2,8 @@
 //! `cargo bench -p netproof-graph --bench table [-- part of a row's name]`
 //!
 //! A Python with `torch`, `onnx` and `onnxruntime` is looked for in `$NETPROOF_PYTHON`, `.bars/venv` and the path; without
-//! one only our times are printed. The table is also written to `target/kernels.json`. Threads and memory are set up as the
-//! command line does it (`start_threads`, `keep_freed_memory`).
+//! one only our times are printed. The table is also written to `target/kernels.json`. Threads are started as the command line
+//! does it.
 #![allow(clippy::print_stdout, reason = "the table is what it is run for")]
 
 mod jobs;
@@ -30,7 +30,6 @@ struct Row {
 }
 
 fn main() {
-    netproof_graph::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if let [kind, path, what, batch] = &arguments[..]
         && kind == "peak"

@@ -2,6 +2,7 @@
 
 use super::direct::{Direct, Target};
 use super::epilogue::Epilogue;
+use super::{Shared, parallel, with_scratch};
 
 pub(crate) use super::weights::weight_gradient;
 
@@ -80,7 +81,6 @@ pub(crate) fn forward(shape: Shape, x: &[f32], weight: &[f32], epilogue: Epilogu
 /// a sum over the taps that they meet.
 pub(crate) fn input_gradient(shape: Shape, gradient: &[f32], weight: &[f32], x: &mut [f32]) {
     let s = shape.flattened();
-    let [kh, kw] = s.kernel;
     let plane = s.input_plane();
     let mut left: Vec<Phase> = (0..s.stride[0] * s.stride[1]).filter_map(|p| Phase::new(&s, p)).collect();
     while let Some(first) = left.pop() {
@@ -90,42 +90,57 @@ pub(crate) fn input_gradient(shape: Shape, gradient: &[f32], weight: &[f32], x: 
         let phases: Vec<Phase> = std::iter::once(first).chain(same).collect();
         let first = &phases[0];
         let outside = phases.len() * s.inside;
-        let mut turned = Vec::with_capacity(s.groups * outside * s.outside * first.taps.len());
-        for group in 0..s.groups {
-            for phase in &phases {
-                for c in 0..s.inside {
-                    for o in 0..s.outside {
-                        let at = ((group * s.outside + o) * s.inside + c) * kh * kw;
-                        turned.extend(phase.elements.iter().map(|&p| weight[at + p]));
-                    }
-                }
+        let line = s.outside * first.taps.len();
+        with_scratch(s.groups * outside * line, |turned| {
+            turn(&s, &phases, weight, turned);
+            let starts: Vec<usize> = phases
+                .iter()
+                .flat_map(|p| (0..s.inside).map(move |c| c * plane + p.at[0] * s.input[1] + p.at[1]))
+                .collect();
+            let target = Target {
+                image: s.groups * s.inside * plane,
+                group: s.inside * plane,
+                starts: &starts,
+                down: s.stride[0] * s.input[1],
+                right: s.stride[1],
+            };
+            let direct = Direct {
+                batch: s.batch,
+                groups: s.groups,
+                inside: s.outside,
+                outside,
+                size: s.output,
+                grid: first.grid,
+                step: [1, 1],
+                taps: &first.taps,
+                weight: turned,
+                target,
+                epilogue: Epilogue::default(),
+            };
+            direct.run(gradient, x);
+        });
+    }
+}
+
+/// The weights `[groups, phases · inside, outside, taps]` of the gradient of the input.
+fn turn(s: &Shape, phases: &[Phase], weight: &[f32], turned: &mut [f32]) {
+    let elements = s.kernel[0] * s.kernel[1];
+    let outside = phases.len() * s.inside;
+    let len = turned.len() / (s.groups * outside).max(1);
+    let operations = turned.len() * 4;
+    let to = Shared::new(turned);
+    parallel(s.groups * outside, operations, |line| {
+        let (group, phase, c) = (line / outside, line % outside / s.inside, line % s.inside);
+        let elements_met = &phases[phase].elements;
+        // SAFETY: each channel of each phase of each group has its own line.
+        let to = unsafe { to.part(line * len, len) };
+        for (o, to) in to.chunks_exact_mut(elements_met.len().max(1)).enumerate() {
+            let from = &weight[((group * s.outside + o) * s.inside + c) * elements..][..elements];
+            for (to, &element) in to.iter_mut().zip(elements_met) {
+                *to = from[element];
             }
         }
-        let start = |p: &Phase| p.at[0] * s.input[1] + p.at[1];
-        let starts: Vec<usize> =
-            phases.iter().flat_map(|p| (0..s.inside).map(move |c| c * plane + start(p))).collect();
-        let target = Target {
-            image: s.groups * s.inside * plane,
-            group: s.inside * plane,
-            starts: &starts,
-            down: s.stride[0] * s.input[1],
-            right: s.stride[1],
-        };
-        let direct = Direct {
-            batch: s.batch,
-            groups: s.groups,
-            inside: s.outside,
-            outside,
-            size: s.output,
-            grid: first.grid,
-            step: [1, 1],
-            taps: &first.taps,
-            weight: &turned,
-            target,
-            epilogue: Epilogue::default(),
-        };
-        direct.run(gradient, x);
-    }
+    });
 }
 
 /// Places of the input that are a stride apart, and what they meet.

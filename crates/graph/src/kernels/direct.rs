@@ -25,6 +25,8 @@ pub(super) const SLACK: usize = 160;
 pub(super) const TASK: usize = 1 << 17;
 /// Places that a task should have at least, so that the end of the last vector does not count.
 const PLACES: usize = 512;
+/// Places of the widest tile of several channels.
+const WIDE: usize = 32;
 
 /// A sum over taps: `y[n, g, o, i, j] = Σ weight[g, o, c, t] · x[n, g, c, i · step + down(t), j · step + right(t)]`, where x is 0
 /// outside its plane.
@@ -131,9 +133,15 @@ impl Layout {
         let used = used.max(1);
         let one = d.inside * rows.len * pitch * used;
         let places = d.grid[0] * pitch;
-        // Enough tasks for any usual machine, in a number that depends on the shape alone.
-        let most = d.batch.div_ceil(16).max(1);
-        let images = (INSIDE / one.max(1)).clamp(1, PLACES.div_ceil(places)).min(most);
+        let places = d.grid[0] * pitch;
+        // As many images as fit, but no more than make up enough places, and of those the number that wastes least of the
+        // last vectors; twice as much memory where that still is a lot.
+        let waste = |images: usize| (images * places).next_multiple_of(WIDE) as f64 / (images * places) as f64;
+        let best = |room: usize| {
+            let most = (room / one.max(1)).clamp(1, PLACES.div_ceil(places)).min(d.batch.div_ceil(4)).max(1);
+            (1..=most).rev().min_by(|&a, &b| waste(a).total_cmp(&waste(b))).unwrap_or(1)
+        };
+        let images = Some(best(INSIDE)).filter(|&n| waste(n) < 1.08).unwrap_or_else(|| best(2 * INSIDE));
         Self { rows, columns, pitch, images, phases, used }
     }
 
@@ -174,10 +182,12 @@ impl Direct<'_> {
         let partial = if rest == layout.images { Vec::new() } else { layout.offsets(self, rest) };
         let places = self.grid[0] * self.grid[1];
         let operations = self.batch * self.groups * self.outside * places * (self.inside * self.taps.len() + 8);
-        // Each part pads its images again, so parts are made only where there is too little else to share.
+        // Each part pads its images again, so parts are made only where there is too little else to share. They do not
+        // change the order of any sum.
         let blocks = self.outside.div_ceil(8);
-        let most = if worth(operations) { rayon::current_num_threads().min(8) } else { 1 };
-        let parts = (most / (chunks * self.groups)).clamp(1, blocks);
+        let threads = if worth(operations) { rayon::current_num_threads() } else { 1 };
+        let wanted = if threads == 1 || chunks * self.groups >= 4 * threads { 1 } else { 2 * threads };
+        let parts = wanted.div_ceil(chunks * self.groups).clamp(1, blocks);
         let each = blocks.div_ceil(parts);
         let parts = blocks.div_ceil(each);
         // Several small groups are one task.

@@ -16,8 +16,12 @@ use super::transpose::transpose;
 use super::{Shared, parallel, with_scratch};
 
 /// Most elements of a weight that every task sums for itself; larger ones are divided among tasks.
-const SMALL: usize = 1 << 17;
+const SMALL: usize = 1 << 20;
 
+/// Places that a task takes at once, so that its sums are read and written seldom.
+const PLACES: usize = 128;
+/// Floats of padded images and gradients that a task should hold.
+const INSIDE: usize = 1 << 18;
 /// Output channels of a group for which vectors run over places instead of channels.
 const FEW: usize = 4;
 
@@ -56,6 +60,8 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
     let images_each = s.batch.div_ceil((8 / (s.groups * tile_tasks)).max(1));
     let image_tasks = s.batch.div_ceil(images_each);
     let part = tiles * tile * wide;
+    let one = s.inside * plane + outputs * wide;
+    let at_once = PLACES.div_ceil(outputs).min(INSIDE / one).clamp(1, images_each);
     let operations = s.batch * outputs * taps * s.outside * s.groups;
     with_scratch(image_tasks * s.groups * part, |sums| {
         let shared = Shared::new(sums);
@@ -67,16 +73,15 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
             // SAFETY: tasks of different images, groups or tiles have different parts.
             let sums = unsafe { shared.part(at, tiles.len() * tile * wide) };
             sums.fill(0.0);
-            with_scratch(s.inside * plane + outputs * wide, |scratch| {
-                let (inside, turned) = scratch.split_at_mut(s.inside * plane);
-                for image in images * images_each..((images + 1) * images_each).min(s.batch) {
-                    let at = image * s.groups + group;
-                    let x = &x[at * s.inside * s.input[0] * s.input[1]..];
-                    let gradient = &gradient[at * s.outside * outputs..][..s.outside * outputs];
+            with_scratch(at_once * one, |scratch| {
+                let (inside, turned) = scratch.split_at_mut(at_once * s.inside * plane);
+                let end = ((images + 1) * images_each).min(s.batch);
+                for first in (images * images_each..end).step_by(at_once) {
+                    let at = Images { first, count: at_once.min(end - first), group };
                     let offsets = &offsets[tiles.start * tile..tiles.end * tile];
                     let sums = &mut *sums;
                     let (inside, turned) = (&mut *inside, &mut *turned);
-                    arch.dispatch(Image { shape: &s, x, padded, gradient, wide, offsets, inside, turned, sums });
+                    arch.dispatch(Tiles { shape: &s, x, padded, gradient, at, wide, offsets, inside, turned, sums });
                 }
             });
         });
@@ -272,12 +277,13 @@ impl WithSimd for Lanes {
     }
 }
 
-/// Adds one image's part to some tiles.
-struct Image<'a> {
+/// Adds some images' part to some tiles.
+struct Tiles<'a> {
     shape: &'a Shape,
     x: &'a [f32],
     padded: [usize; 2],
     gradient: &'a [f32],
+    at: Images,
     wide: usize,
     offsets: &'a [usize],
     inside: &'a mut [f32],
@@ -285,17 +291,21 @@ struct Image<'a> {
     sums: &'a mut [f32],
 }
 
-impl WithSimd for Image<'_> {
+impl WithSimd for Tiles<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        self.pad(simd);
         let s = self.shape;
         let outputs = s.output[0] * s.output[1];
         if s.outside < self.wide {
             self.turned.fill(0.0);
         }
-        transpose(s.outside, outputs, self.gradient, outputs, self.turned, self.wide);
+        for image in 0..self.at.count {
+            self.pad(simd, image);
+            let from = ((self.at.first + image) * s.groups + self.at.group) * s.outside * outputs;
+            let turned = &mut self.turned[image * outputs * self.wide..];
+            transpose(s.outside, outputs, &self.gradient[from..], outputs, turned, self.wide);
+        }
         let vectors = self.wide / S::F32_LANES;
         if vectors == 1 {
             for tile in 0..self.offsets.len() / 16 {
@@ -303,28 +313,31 @@ impl WithSimd for Image<'_> {
             }
             return;
         }
-        for tile in 0..self.offsets.len() / 8 {
-            let mut from = 0;
-            while from < vectors {
-                if S::F32_LANES == 16 && vectors - from >= 2 {
+        // The gradient of a few channels stays near while all tiles of taps go by.
+        let mut from = 0;
+        while from < vectors {
+            let two = S::F32_LANES == 16 && vectors - from >= 2;
+            for tile in 0..self.offsets.len() / 8 {
+                if two {
                     self.tile::<S, 8, 2>(simd, tile, from * S::F32_LANES);
-                    from += 2;
                 } else {
                     self.tile::<S, 8, 1>(simd, tile, from * S::F32_LANES);
-                    from += 1;
                 }
             }
+            from += if two { 2 } else { 1 };
         }
     }
 }
 
-impl Image<'_> {
+impl Tiles<'_> {
     #[inline(always)]
-    fn pad<S: Simd>(&mut self, simd: S) {
+    fn pad<S: Simd>(&mut self, simd: S, image: usize) {
         let (s, [height, width]) = (self.shape, self.padded);
         let [top, before] = s.padding;
-        let channels = self.inside.chunks_exact_mut(height * width);
-        for (to, from) in channels.zip(self.x.chunks_exact(s.input[0] * s.input[1])) {
+        let (size, plane) = (s.input[0] * s.input[1], height * width);
+        let channels = self.inside[image * s.inside * plane..][..s.inside * plane].chunks_exact_mut(plane);
+        let from = ((self.at.first + image) * s.groups + self.at.group) * s.inside * size;
+        for (to, from) in channels.zip(self.x[from..].chunks_exact(size)) {
             for (y, to) in to.chunks_exact_mut(width).enumerate() {
                 if y < top || y >= top + s.input[0] {
                     to.fill(0.0);
@@ -349,14 +362,17 @@ impl Image<'_> {
         let offsets: [usize; T] = std::array::from_fn(|t| self.offsets[tile * T + t]);
         let farthest = offsets.iter().copied().max().unwrap_or(0);
         let last = (s.output[0] - 1) * s.stride[0] * row + (s.output[1] - 1) * s.stride[1];
-        assert!(farthest + last < self.inside.len() && channel + V * S::F32_LANES <= self.wide);
-        assert!(self.turned.len() >= s.output[0] * s.output[1] * self.wide);
+        let plane = s.inside * self.padded[0] * row;
+        let outputs = s.output[0] * s.output[1];
+        assert!(farthest + last < plane && self.at.count * plane <= self.inside.len() && channel + V * S::F32_LANES <= self.wide);
+        assert!(self.turned.len() >= self.at.count * outputs * self.wide);
         let mut sums = [[simd.splat_f32s(0.0); V]; T];
-        for y in 0..s.output[0] {
-            // SAFETY: `farthest + last` is within the padded image, and no place that is read is farther.
-            let x = unsafe { self.inside.as_ptr().add(y * s.stride[0] * row) };
+        for y in 0..self.at.count * s.output[0] {
+            let (image, y) = (y / s.output[0], y % s.output[0]);
+            // SAFETY: `farthest + last` is within a padded image, and no place that is read is farther.
+            let x = unsafe { self.inside.as_ptr().add(image * plane + y * s.stride[0] * row) };
             // SAFETY: the turned gradient has `wide` channels for each place.
-            let line = unsafe { self.turned.as_ptr().add(y * s.output[1] * self.wide + channel) };
+            let line = unsafe { self.turned.as_ptr().add((image * outputs + y * s.output[1]) * self.wide + channel) };
             for i in 0..s.output[1] {
                 let mut g = [simd.splat_f32s(0.0); V];
                 for (v, g) in g.iter_mut().enumerate() {
