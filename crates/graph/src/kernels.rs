@@ -18,6 +18,8 @@ pub(crate) mod math;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod reduce;
+#[cfg(test)]
+mod reference;
 pub(crate) mod softmax;
 mod task;
 mod transpose;

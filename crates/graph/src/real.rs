@@ -312,13 +312,7 @@ impl Real {
     pub(crate) fn add_at(&self, axis: usize, indices: &[usize], values: &Self) -> Self {
         let device = self.device();
         let index = int_tensor(indices, &device);
-        let t = Dispatch::float_select_assign(
-            self.tensor(),
-            axis,
-            index,
-            values.tensor(),
-            IndexingUpdateOp::Add,
-        );
+        let t = Dispatch::float_select_assign(self.tensor(), axis, index, values.tensor(), IndexingUpdateOp::Add);
         Self::wrap(t, self.shape.clone())
     }
 
@@ -336,7 +330,8 @@ impl Real {
         }
         let steps = layout::steps(&self.shape);
         let start = steps.iter().zip(ranges).map(|(step, r)| step * r.0).sum();
-        let (sizes, wide): (Vec<usize>, Vec<usize>) = ranges.iter().zip(&steps).map(|(r, step)| (r.1, r.2 * step)).unzip();
+        let (sizes, wide): (Vec<usize>, Vec<usize>) =
+            ranges.iter().zip(&steps).map(|(r, step)| (r.1, r.2 * step)).unzip();
         if let Some(y) = self.strided(start, &sizes, &wide) {
             return y;
         }

@@ -500,10 +500,7 @@ impl<'m> Run<'m> {
 
     /// New running statistics of batch normalisation, by parameter name; empty in evaluation mode.
     pub fn updates(&self) -> Result<Vec<(String, Tensor)>, GraphError> {
-        self.updates
-            .iter()
-            .map(|(id, r)| Ok((self.model.names[*id].clone(), r.to_tensor())))
-            .collect()
+        self.updates.iter().map(|(id, r)| Ok((self.model.names[*id].clone(), r.to_tensor()))).collect()
     }
 }
 

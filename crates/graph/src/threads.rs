@@ -27,7 +27,8 @@ fn cores() -> Vec<usize> {
         (libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) == 0).then_some(set)
     };
     // SAFETY: only numbers that the set has bits for are asked.
-    let found = set.map(|set| (0..libc::CPU_SETSIZE as usize).filter(|&i| unsafe { libc::CPU_ISSET(i, &set) }).collect());
+    let found =
+        set.map(|set| (0..libc::CPU_SETSIZE as usize).filter(|&i| unsafe { libc::CPU_ISSET(i, &set) }).collect());
     found.filter(|all: &Vec<usize>| !all.is_empty()).unwrap_or_else(|| vec![0])
 }
 

@@ -223,7 +223,8 @@ fn probes() -> impl Iterator<Item = Job> {
 fn networks() -> Vec<(String, PathBuf)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let name = |kind: &str| format!("fashion-{kind}.onnx");
-    let places = |kind: &str| [root.join("../shared/golden").join(name(kind)), root.join("examples/fashion").join(name(kind))];
+    let places =
+        |kind: &str| [root.join("../shared/golden").join(name(kind)), root.join("examples/fashion").join(name(kind))];
     let found = |kind: &str| places(kind).into_iter().find(|p| p.exists()).map(|p| (format!("fashion-{kind}"), p));
     ["cnn", "resnet", "vit", "mobilenet"].into_iter().filter_map(found).collect()
 }
@@ -286,14 +287,13 @@ pub(crate) fn peaks(reference: Option<&mut Reference>) {
             let own = std::env::current_exe().and_then(|exe| {
                 Command::new(exe).args(["peak", &path.display().to_string(), what, &batch.to_string()]).output()
             });
-            let ours: f64 = own
-                .ok()
-                .and_then(|o| String::from_utf8_lossy(&o.stdout).trim().parse().ok())
-                .unwrap_or(f64::NAN);
+            let ours: f64 =
+                own.ok().and_then(|o| String::from_utf8_lossy(&o.stdout).trim().parse().ok()).unwrap_or(f64::NAN);
             let job = json!({"job": "network", "path": path, "batch": batch, "what": what});
             let theirs = has.then(Reference::start).flatten().and_then(|mut r| r.ask(&job, 3).ok());
             let theirs = theirs.and_then(|reply| reply["peak_mib"].as_f64());
-            let text = theirs.map_or(String::new(), |t| format!(", PyTorch {t:.0} MiB with its libraries, ratio {:.2}", ours / t));
+            let text = theirs
+                .map_or(String::new(), |t| format!(", PyTorch {t:.0} MiB with its libraries, ratio {:.2}", ours / t));
             println!("peak memory {name} {what} {batch}: {ours:.0} MiB{text}");
         }
     }

@@ -132,8 +132,7 @@ fn print(row: &Row) {
 }
 
 fn summary(name: &str, bar: Bar, limit: f64, rows: &[Row]) {
-    let ratios: Vec<f64> =
-        rows.iter().filter(|r| r.bar == bar).filter_map(|r| r.theirs.map(|t| t.1.ln())).collect();
+    let ratios: Vec<f64> = rows.iter().filter(|r| r.bar == bar).filter_map(|r| r.theirs.map(|t| t.1.ln())).collect();
     if !ratios.is_empty() {
         let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
         println!("{name} of {}: {mean:.2} (bar {limit})", ratios.len());

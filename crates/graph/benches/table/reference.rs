@@ -20,7 +20,8 @@ impl Reference {
         let named = std::env::var_os("NETPROOF_PYTHON").map(PathBuf::from);
         let candidates = named.into_iter().chain([format!("{root}/.bars/venv/bin/python").into(), "python3".into()]);
         for python in candidates {
-            let has = Command::new(&python).args(["-c", "import torch, onnx, onnxruntime"]).stderr(Stdio::null()).status();
+            let has =
+                Command::new(&python).args(["-c", "import torch, onnx, onnxruntime"]).stderr(Stdio::null()).status();
             if has.is_ok_and(|s| s.success()) {
                 return Self::spawn(&python).ok();
             }

@@ -15,7 +15,14 @@ pub(crate) struct Sizes {
 }
 
 /// `c [n, rows, columns]`; product `i` takes the matrices of numbers `at(i)` of `a` and `b`.
-pub(crate) fn products(s: Sizes, n: usize, a: &[f32], b: &[f32], at: impl Fn(usize) -> (usize, usize) + Sync, c: &mut [f32]) {
+pub(crate) fn products(
+    s: Sizes,
+    n: usize,
+    a: &[f32],
+    b: &[f32],
+    at: impl Fn(usize) -> (usize, usize) + Sync,
+    c: &mut [f32],
+) {
     let (one_a, one_b, one_c) = (s.rows * s.inner, s.inner * s.columns, s.rows * s.columns);
     assert!(c.len() == n * one_c, "shapes were checked by infer");
     let matrix = |data, rows, columns, turned| {

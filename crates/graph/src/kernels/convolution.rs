@@ -184,3 +184,185 @@ impl Phase {
         self.grid == other.grid && self.taps == other.taps
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::epilogue::Activation;
+    use super::super::reference::{close, in_pools, values};
+    use super::*;
+
+    /// Sizes in the order batch, channels inside and outside of a group, groups.
+    const CHANNELS: [[usize; 4]; 8] = [
+        [1, 1, 1, 1],
+        [2, 3, 5, 1],
+        [3, 16, 16, 1],
+        [2, 4, 8, 2],
+        [5, 2, 17, 3],
+        [1, 20, 50, 1],
+        [33, 1, 9, 1],
+        [9, 1, 1, 21],
+    ];
+    const PLANES: [[usize; 2]; 5] = [[7, 7], [5, 9], [1, 30], [13, 4], [28, 28]];
+    const KERNELS: [[usize; 2]; 5] = [[1, 1], [3, 3], [5, 5], [2, 3], [3, 1]];
+    /// Stride and dilation.
+    const STEPS: [[[usize; 2]; 2]; 5] =
+        [[[1, 1], [1, 1]], [[2, 2], [1, 1]], [[1, 1], [2, 2]], [[2, 1], [1, 3]], [[3, 3], [2, 1]]];
+    /// Also more than the kernel reaches.
+    const PADDINGS: [[usize; 2]; 4] = [[0, 0], [1, 1], [2, 0], [4, 5]];
+
+    fn shape(
+        sizes: [usize; 4],
+        input: [usize; 2],
+        kernel: [usize; 2],
+        step: [[usize; 2]; 2],
+        padding: [usize; 2],
+    ) -> Option<Shape> {
+        let [batch, inside, outside, groups] = sizes;
+        let [stride, dilation] = step;
+        let mut output = [0; 2];
+        for i in 0..2 {
+            let extent = dilation[i] * (kernel[i] - 1) + 1;
+            output[i] = (input[i] + 2 * padding[i]).checked_sub(extent)? / stride[i] + 1;
+        }
+        Some(Shape { batch, inside, outside, groups, input, kernel, output, stride, dilation, padding })
+    }
+
+    /// Every shape of the lists whose definition is quick to evaluate.
+    fn shapes() -> Vec<Shape> {
+        let mut all = Vec::new();
+        for sizes in CHANNELS {
+            for input in PLANES {
+                for kernel in KERNELS {
+                    for step in STEPS {
+                        for padding in PADDINGS {
+                            all.extend(shape(sizes, input, kernel, step, padding));
+                        }
+                    }
+                }
+            }
+        }
+        let products =
+            |s: &Shape| s.batch * s.groups * s.outside * s.output_plane() * s.inside * s.kernel[0] * s.kernel[1];
+        all.retain(|s| products(s) <= 100_000);
+        all
+    }
+
+    /// Calls `f(x, weight, y)` with the numbers of all elements that meet.
+    fn meet(s: &Shape, mut f: impl FnMut(usize, usize, usize)) {
+        for n in 0..s.batch * s.groups * s.outside * s.output_plane() {
+            let (x, y) = (n % s.output[1], n / s.output[1] % s.output[0]);
+            let (o, g) = (n / s.output_plane() % s.outside, n / s.output_plane() / s.outside % s.groups);
+            let image = n / s.output_plane() / s.outside / s.groups;
+            for k in 0..s.inside * s.kernel[0] * s.kernel[1] {
+                let (kx, ky, c) = (k % s.kernel[1], k / s.kernel[1] % s.kernel[0], k / s.kernel[1] / s.kernel[0]);
+                let row = (y * s.stride[0] + ky * s.dilation[0]) as isize - s.padding[0] as isize;
+                let column = (x * s.stride[1] + kx * s.dilation[1]) as isize - s.padding[1] as isize;
+                let inside = row >= 0 && column >= 0 && row < s.input[0] as isize && column < s.input[1] as isize;
+                if inside {
+                    let plane = (image * s.groups + g) * s.inside + c;
+                    let at = plane * s.input_plane() + row as usize * s.input[1] + column as usize;
+                    f(at, (g * s.outside + o) * s.inside * s.kernel[0] * s.kernel[1] + k, n);
+                }
+            }
+        }
+    }
+
+    /// Elements of x, of the weight and of y.
+    fn counts(s: &Shape) -> [usize; 3] {
+        let channels = s.batch * s.groups;
+        let weight = s.groups * s.outside * s.inside * s.kernel[0] * s.kernel[1];
+        [channels * s.inside * s.input_plane(), weight, channels * s.outside * s.output_plane()]
+    }
+
+    #[test]
+    fn values_and_both_gradients_match_float64() {
+        let all = shapes();
+        assert!(all.len() > 1000, "only {} shapes", all.len());
+        for s in all {
+            let [nx, nw, ny] = counts(&s);
+            let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));
+            let (mut wy, mut wx, mut ww) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+            meet(&s, |a, b, c| {
+                wy[c] += f64::from(x[a]) * f64::from(w[b]);
+                wx[a] += f64::from(g[c]) * f64::from(w[b]);
+                ww[b] += f64::from(g[c]) * f64::from(x[a]);
+            });
+            let (mut y, mut dx, mut dw) = (vec![f32::NAN; ny], vec![f32::NAN; nx], vec![f32::NAN; nw]);
+            forward(s, &x, &w, Epilogue::default(), &mut y);
+            input_gradient(s, &g, &w, &mut dx);
+            weight_gradient(s, &x, &g, &mut dw);
+            close(&y, &wy, 1e-5, &format!("{s:?}, values"));
+            close(&dx, &wx, 1e-5, &format!("{s:?}, gradient of the input"));
+            close(&dw, &ww, 1e-5, &format!("{s:?}, gradient of the weight"));
+        }
+    }
+
+    #[test]
+    fn bias_residual_and_activation_follow_in_this_order() {
+        let s = shape([3, 5, 11, 2], [9, 7], [3, 3], STEPS[0], [1, 1]).unwrap();
+        let [nx, nw, ny] = counts(&s);
+        let (x, w) = (values(nx, 1), values(nw, 5));
+        let (bias, residual) = (values(22, 3), values(ny, 4));
+        let mut plain = vec![0.0; ny];
+        forward(s, &x, &w, Epilogue::default(), &mut plain);
+        for activation in [
+            Activation::Identity,
+            Activation::Clamp(0.0, f32::INFINITY),
+            Activation::Clamp(-0.2, 0.3),
+            Activation::HardSwish,
+        ] {
+            let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
+            let mut y = vec![f32::NAN; ny];
+            forward(s, &x, &w, epilogue, &mut y);
+            for i in 0..ny {
+                let v = plain[i] + bias[i / s.output_plane() % 22] + residual[i];
+                let want = match activation {
+                    Activation::Identity => v,
+                    Activation::Clamp(low, high) => v.clamp(low, high),
+                    Activation::HardSwish => v * (v / 6.0 + 0.5).clamp(0.0, 1.0),
+                };
+                assert!((y[i] - want).abs() <= 1e-6, "{activation:?} at {i}: {} {want}", y[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn not_a_number_reaches_what_it_meets_and_nothing_else() {
+        let s = shape([2, 3, 4, 1], [6, 6], [3, 3], STEPS[0], [1, 1]).unwrap();
+        let [nx, nw, ny] = counts(&s);
+        let (mut x, w) = (values(nx, 1), values(nw, 5));
+        x[40] = f32::NAN;
+        let mut y = vec![0.0; ny];
+        let relu = Epilogue { activation: Activation::Clamp(0.0, f32::INFINITY), ..Epilogue::default() };
+        forward(s, &x, &w, relu, &mut y);
+        let mut met = vec![false; ny];
+        meet(&s, |a, _, c| met[c] |= a == 40);
+        assert!(y.iter().zip(&met).all(|(y, &met)| y.is_nan() == met));
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        for sizes in [[4, 16, 24, 1], [1, 64, 64, 1], [12, 1, 1, 40], [6, 8, 8, 4], [40, 32, 64, 1]] {
+            let s = shape(sizes, [14, 14], [3, 3], STEPS[0], [1, 1]).unwrap();
+            let [nx, nw, ny] = counts(&s);
+            let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));
+            in_pools(&format!("{s:?}"), || {
+                let (mut y, mut dx, mut dw) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+                forward(s, &x, &w, Epilogue::default(), &mut y);
+                input_gradient(s, &g, &w, &mut dx);
+                weight_gradient(s, &x, &g, &mut dw);
+                [y, dx, dw].concat()
+            });
+        }
+    }
+
+    #[test]
+    fn an_empty_batch_has_no_values_and_zero_gradients() {
+        let s = Shape { batch: 0, ..shape([1, 2, 3, 1], [5, 5], [3, 3], STEPS[0], [1, 1]).unwrap() };
+        let mut dw = vec![f32::NAN; 54];
+        forward(s, &[], &values(54, 1), Epilogue::default(), &mut []);
+        input_gradient(s, &[], &values(54, 1), &mut []);
+        weight_gradient(s, &[], &[], &mut dw);
+        assert!(dw.iter().all(|&w| w == 0.0));
+    }
+}

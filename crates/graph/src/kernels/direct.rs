@@ -133,7 +133,6 @@ impl Layout {
         let used = used.max(1);
         let one = d.inside * rows.len * pitch * used;
         let places = d.grid[0] * pitch;
-        let places = d.grid[0] * pitch;
         // As many images as fit, but no more than make up enough places, and of those the number that wastes least of the
         // last vectors; twice as much memory where that still is a lot.
         let waste = |images: usize| (images * places).next_multiple_of(WIDE) as f64 / (images * places) as f64;

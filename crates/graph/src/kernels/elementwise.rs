@@ -209,7 +209,9 @@ mod tests {
 
     #[test]
     fn the_second_operand_repeats() {
-        for (outer, mid, inner) in [(1, 1, 1), (3, 5, 1), (2, 7, 3), (200, 64, 49), (70_000, 1, 1), (1, 3, BLOCK + 7), (0, 3, 2)] {
+        for (outer, mid, inner) in
+            [(1, 1, 1), (3, 5, 1), (2, 7, 3), (200, 64, 49), (70_000, 1, 1), (1, 3, BLOCK + 7), (0, 3, 2)]
+        {
             let (a, b) = (values(outer * mid * inner), values(mid));
             let mut out = vec![f32::NAN; a.len()];
             broadcast(&a, &b, inner, &mut out, |x, y| x * y);

@@ -40,5 +40,4 @@ impl Function for Activation {
             }
         }
     }
-
 }

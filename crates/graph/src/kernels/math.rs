@@ -181,8 +181,7 @@ mod tests {
     fn worst(range: (f32, f32), f: impl Function, truth: fn(f64) -> f64) -> f64 {
         let count = 400_000;
         let mut worst = 0.0f64;
-        let x: Vec<f32> =
-            (0..=count).map(|i| range.0 + (range.1 - range.0) * (i as f32 / count as f32)).collect();
+        let x: Vec<f32> = (0..=count).map(|i| range.0 + (range.1 - range.0) * (i as f32 / count as f32)).collect();
         let mut y = vec![f32::NAN; x.len()];
         compute(f, &x, &mut y);
         for (x, y) in x.into_iter().zip(y) {
@@ -222,7 +221,10 @@ mod tests {
     #[test]
     fn limits_are_those_of_the_functions() {
         let inf = f32::INFINITY;
-        assert_eq!((one(Exp, inf), one(Exp, -inf), one(Exp, 100.0), one(Exp, -200.0), one(Exp, 0.0)), (inf, 0.0, inf, 0.0, 1.0));
+        assert_eq!(
+            (one(Exp, inf), one(Exp, -inf), one(Exp, 100.0), one(Exp, -200.0), one(Exp, 0.0)),
+            (inf, 0.0, inf, 0.0, 1.0)
+        );
         assert_eq!((one(Sigmoid, inf), one(Sigmoid, -inf), one(Sigmoid, 0.0)), (1.0, 0.0, 0.5));
         assert_eq!((one(Tanh, inf), one(Tanh, -inf), one(Tanh, 0.0)), (1.0, -1.0, 0.0));
         assert_eq!((one(Erf, inf), one(Erf, -inf), one(Erf, 0.0)), (1.0, -1.0, 0.0));

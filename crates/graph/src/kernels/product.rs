@@ -44,13 +44,7 @@ impl<'a> Matrix<'a> {
     }
 
     pub(crate) fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_step: self.column_step,
-            column_step: self.row_step,
-            ..self
-        }
+        Self { rows: self.columns, columns: self.rows, row_step: self.column_step, column_step: self.row_step, ..self }
     }
 
     /// Writes rows `depth` of the columns `first..first + count` to `out`, `width` apart.
@@ -401,4 +395,66 @@ fn tile_rows<S: Simd, const R: usize, const V: usize>(
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::epilogue::Activation;
+    use super::super::reference::{close, in_pools, values};
+    use super::*;
+
+    /// Rows, inner size, columns: odd ones, one row, few rows, more than one block of the inner axis, many panels.
+    const SIZES: [[usize; 3]; 12] = [
+        [1, 1, 1],
+        [1, 1568, 64],
+        [3, 33, 17],
+        [4, 100, 50],
+        [5, 100, 50],
+        [8, 16, 32],
+        [50, 16, 50],
+        [37, 800, 45],
+        [9, 1700, 33],
+        [200, 64, 192],
+        [130, 130, 700],
+        [2, 5, 2100],
+    ];
+
+    fn matrix(data: &[f32], rows: usize, columns: usize, turned: bool) -> Matrix<'_> {
+        if turned { Matrix::new(data, columns, rows).transposed() } else { Matrix::new(data, rows, columns) }
+    }
+
+    #[test]
+    fn every_layout_matches_float64() {
+        for [m, k, n] in SIZES {
+            let (a, b) = (values(m * k, 1), values(k * n, 5));
+            let (bias, residual) = (values(n, 7), values(m * n, 8));
+            for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+                let at = |r: usize, l: usize| f64::from(a[if ta { l * m + r } else { r * k + l }]);
+                let bt = |l: usize, c: usize| f64::from(b[if tb { c * k + l } else { l * n + c }]);
+                let sum = |i: usize| (0..k).map(|l| at(i / n, l) * bt(l, i % n)).sum::<f64>();
+                let plain: Vec<f64> = (0..m * n).map(sum).collect();
+                let mut c = vec![f32::NAN; m * n];
+                product(matrix(&a, m, k, ta), matrix(&b, k, n, tb), Epilogue::default(), &mut c);
+                close(&c, &plain, 1e-5, &format!("{m} {k} {n} {ta} {tb}"));
+                let activation = Activation::Clamp(-0.5, 2.0);
+                let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation };
+                product(matrix(&a, m, k, ta), matrix(&b, k, n, tb), epilogue, &mut c);
+                let want = |i: usize| (plain[i] + f64::from(bias[i % n]) + f64::from(residual[i])).clamp(-0.5, 2.0);
+                let want: Vec<f64> = (0..m * n).map(want).collect();
+                close(&c, &want, 1e-5, &format!("{m} {k} {n} {ta} {tb}, finished"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        for [m, k, n] in SIZES.into_iter().chain([[300, 900, 70]]) {
+            let (a, b) = (values(m * k, 1), values(k * n, 5));
+            in_pools(&format!("{m} {k} {n}"), || {
+                let mut c = vec![0.0; m * n];
+                product(Matrix::new(&a, m, k), Matrix::new(&b, k, n), Epilogue::default(), &mut c);
+                c
+            });
+        }
+    }
 }

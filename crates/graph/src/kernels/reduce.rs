@@ -163,9 +163,17 @@ mod tests {
 
     #[test]
     fn sums_over_any_axis_match_float64() {
-        for (outer, mid, inner) in
-            [(1, 1, 1), (3, 5, 1), (2, 7, 3), (200, 64, 49), (1, 70_000, 1), (1, 9000, 10), (16, 3, 5000), (2, 0, 3), (0, 3, 2)]
-        {
+        for (outer, mid, inner) in [
+            (1, 1, 1),
+            (3, 5, 1),
+            (2, 7, 3),
+            (200, 64, 49),
+            (1, 70_000, 1),
+            (1, 9000, 10),
+            (16, 3, 5000),
+            (2, 0, 3),
+            (0, 3, 2),
+        ] {
             let x = values(outer * mid * inner);
             let mut out = vec![f32::NAN; outer * inner];
             sum_axis(&x, mid, inner, &mut out);

@@ -173,8 +173,7 @@ mod tests {
             let mut dx = vec![f32::NAN; x.len()];
             softmax_gradient(n, 0.25, &y, &g, &mut dx);
             let along = |row: usize| (0..n).map(|i| want[row * n + i] * f64::from(g[row * n + i])).sum::<f64>();
-            let wanted: Vec<f64> =
-                (0..x.len()).map(|i| 0.25 * want[i] * (f64::from(g[i]) - along(i / n))).collect();
+            let wanted: Vec<f64> = (0..x.len()).map(|i| 0.25 * want[i] * (f64::from(g[i]) - along(i / n))).collect();
             if n > 1 {
                 close(&dx, &wanted);
             }

@@ -38,7 +38,9 @@ pub(crate) fn transpose(rows: usize, columns: usize, from: &[f32], from_step: us
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn turn4(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize) {
-    use std::arch::x86_64::{_mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
+    use std::arch::x86_64::{
+        _mm_loadu_ps, _mm_movehl_ps, _mm_movelh_ps, _mm_storeu_ps, _mm_unpackhi_ps, _mm_unpacklo_ps,
+    };
     assert!(from.len() >= 3 * from_step + 4 && to.len() >= 3 * to_step + 4);
     // SAFETY: four elements from each of `0, step, 2 step, 3 step` are within both slices; SSE is part of x86-64.
     unsafe {
@@ -60,6 +62,26 @@ fn turn4(from: &[f32], from_step: usize, to: &mut [f32], to_step: usize) {
     for r in 0..4 {
         for c in 0..4 {
             to[c * to_step + r] = from[r * from_step + c];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_element_changes_sides() {
+        for (rows, columns) in [(1, 1), (3, 5), (4, 4), (16, 16), (17, 33), (50, 1), (1, 50), (64, 49), (0, 3)] {
+            let (from_step, to_step) = (columns + 3, rows + 2);
+            let from: Vec<f32> = (0..rows * from_step).map(|i| i as f32).collect();
+            let mut to = vec![-1.0; columns * to_step];
+            transpose(rows, columns, &from, from_step, &mut to, to_step);
+            for (i, &v) in to.iter().enumerate() {
+                let (c, r) = (i / to_step, i % to_step);
+                let want = if r < rows && c < columns { from[r * from_step + c] } else { -1.0 };
+                assert_eq!(v, want, "{rows} {columns} at {r} {c}");
+            }
         }
     }
 }

@@ -364,7 +364,11 @@ impl Tiles<'_> {
         let last = (s.output[0] - 1) * s.stride[0] * row + (s.output[1] - 1) * s.stride[1];
         let plane = s.inside * self.padded[0] * row;
         let outputs = s.output[0] * s.output[1];
-        assert!(farthest + last < plane && self.at.count * plane <= self.inside.len() && channel + V * S::F32_LANES <= self.wide);
+        assert!(
+            farthest + last < plane
+                && self.at.count * plane <= self.inside.len()
+                && channel + V * S::F32_LANES <= self.wide
+        );
         assert!(self.turned.len() >= self.at.count * outputs * self.wide);
         let mut sums = [[simd.splat_f32s(0.0); V]; T];
         for y in 0..self.at.count * s.output[0] {

@@ -5,8 +5,8 @@ use netproof_tensor::DType;
 use super::elementwise::{Broadcasting, arity, broadcast_shape, exact, int_value, ints, skip_consumed, zip};
 use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid};
-use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
 use crate::kernels::epilogue::Activation;
+use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
 use crate::real::Real;
 
 pub(super) const ENTRIES: &[Entry] = &[

@@ -52,8 +52,7 @@ impl Real {
             y.push((self.shape[i + 2] + o.padding[i].0 + o.padding[i].1 - extent) / o.stride[i] + 1);
         }
         let s = shape(&self.shape, &weight.shape, &y, o)?;
-        let epilogue =
-            Epilogue { bias: bias.as_deref(), residual: residual.as_deref(), activation: finish.activation };
+        let epilogue = Epilogue { bias: bias.as_deref(), residual: residual.as_deref(), activation: finish.activation };
         Some(Self::build(&y, |y| convolution::forward(s, &x, &w, epilogue, y)))
     }
 

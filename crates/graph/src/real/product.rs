@@ -58,8 +58,7 @@ impl Real {
             if turned { stored.transposed() } else { stored }
         };
         let (left, right) = (matrix(&a, &self.shape, turned), matrix(&b, &other.shape, turned_other));
-        let epilogue =
-            Epilogue { bias: bias.as_deref(), residual: residual.as_deref(), activation: finish.activation };
+        let epilogue = Epilogue { bias: bias.as_deref(), residual: residual.as_deref(), activation: finish.activation };
         Some(Self::build(&[left.rows, right.columns], |c| product(left, right, epilogue, c)))
     }
 }

@@ -170,4 +170,3 @@ fn accumulate(slot: &mut Option<Real>, g: Real) {
         None => g,
     });
 }
-
