@@ -60,6 +60,12 @@ pub(crate) static BARS: &[Bar] = &[
         by_default: true,
         measure: onnx::conformance,
     },
+    Bar {
+        name: "kernels",
+        bar: "every ratio of the table of benchmarks, beside PyTorch and onnxruntime",
+        by_default: false,
+        measure: build::kernels,
+    },
     Bar { name: "golden", bar: "every recorded value within 1e-4", by_default: true, measure: onnx::golden },
     Bar { name: "round-trip", bar: "onnxruntime gives the same to 1e-5", by_default: true, measure: onnx::round_trip },
     Bar {

@@ -261,7 +261,7 @@ impl Real {
             return y;
         }
         let t = self.reshape(&padded);
-        Self::wrap(Dispatch::float_expand(t.tensor(), physical(shape)), shape.to_vec())
+        Self::wrap(Dispatch::float_expand(t.tensor(), physical(shape)), shape)
     }
 
     /// `start..end` along one axis.

@@ -36,6 +36,21 @@ pub(super) fn cold_build(bench: &Bench) -> anyhow::Result<Measured> {
 
 const STARTS: usize = 21;
 
+/// The table of `cargo bench`, which needs a Python with PyTorch.
+pub(super) fn kernels(bench: &Bench) -> anyhow::Result<Measured> {
+    let mut table = command::cargo(&bench.root);
+    table.args(["bench", "--quiet", "--package", "netproof-graph", "--bench", "table"]);
+    let text = command::output(&mut table)?;
+    eprint!("{text}");
+    let line = text.lines().rev().find_map(|l| l.strip_prefix("bars met: ")).context("the table has no last line")?;
+    let (met, all) = line.split_once(" of ").context("the table's last line counts bars")?;
+    if all == "0" {
+        let needs = "needs a Python with torch, onnx and onnxruntime; name it in NETPROOF_PYTHON";
+        return Ok(Measured::Skipped(needs.to_owned()));
+    }
+    Ok(Measured::Figure { figure: format!("{met} of {all} met"), pass: met == all })
+}
+
 /// Median of how long `netproof --version` takes, from start to exit.
 pub(super) fn start_up(bench: &Bench) -> anyhow::Result<Measured> {
     let binary = bench.netproof()?;

@@ -20,6 +20,17 @@ pub(crate) enum Bar {
     OnnxRuntime,
 }
 
+impl Bar {
+    /// The largest ratio of a row by itself.
+    pub(crate) fn limit(self) -> Option<f64> {
+        match self {
+            Self::Ratio(limit) => Some(limit),
+            Self::Torch => Some(1.1),
+            Self::OnnxRuntime => None,
+        }
+    }
+}
+
 pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) bar: Bar,

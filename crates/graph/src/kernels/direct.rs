@@ -417,7 +417,7 @@ impl<S: Simd> Line<S> {
                 to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(x);
             }
         }
-        if self.len % S::F32_LANES != 0 {
+        if !self.len.is_multiple_of(S::F32_LANES) {
             let at = self.whole * S::F32_LANES;
             // SAFETY: the mask covers what is left of `from`, and `to` has one more vector.
             unsafe {
@@ -441,7 +441,7 @@ impl<S: Simd> Line<S> {
         assert!(from.len() >= (self.whole + 1) * S::F32_LANES && to.len() >= self.len);
         assert!(residual.is_none_or(|r| r.len() >= self.len));
         let bias = simd.splat_f32s(bias);
-        let vectors = self.whole + usize::from(self.len % S::F32_LANES != 0);
+        let vectors = self.whole + usize::from(!self.len.is_multiple_of(S::F32_LANES));
         for v in 0..vectors {
             let at = v * S::F32_LANES;
             // SAFETY: `from` has a vector more than the whole ones.

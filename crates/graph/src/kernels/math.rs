@@ -90,7 +90,7 @@ pub(crate) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 /// The error function, within 8 units.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let p = [1.128_379_1, 0.190_775_47, 0.052_789_215, 0.003_779_263, 2.848_025e-4, 2.042_053e-6];
+    let p = [std::f32::consts::FRAC_2_SQRT_PI, 0.190_775_47, 0.052_789_215, 0.003_779_263, 2.848_025e-4, 2.042_053e-6];
     let q = [1.0, 0.502_403_1, 0.114_254_1, 0.014_996_74, 0.001_165_132_3, 3.800_462e-5];
     odd(simd, x, 3.93, p, q)
 }

@@ -317,6 +317,7 @@ impl Task<'_> {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "constant numbers keep the sums in registers")]
     fn store<S: Simd, const R: usize, const V: usize>(
         &self,
         simd: S,

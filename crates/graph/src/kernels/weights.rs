@@ -234,6 +234,7 @@ impl WithSimd for Places<'_> {
 
 /// Adds `Σ x[offset + place] · g[place]` for each offset, `T` of them at a time.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "constant numbers keep the sums in registers")]
 fn along<S: Simd, const T: usize>(
     simd: S,
     offsets: &[u32],

@@ -315,10 +315,13 @@ impl Operator for Gemm {
         let [turn_a, turn_b] = self.transposed;
         // The usual case in one pass.
         let lined = c.as_ref().is_none_or(|c| c.count() == n && c.shape().last() == Some(&n));
-        if self.alpha == 1.0 && self.beta == 1.0 && lined && k > 0 {
-            if let Some(y) = a.linear(turn_a, &b, turn_b, Finish { bias: c.as_ref(), ..Finish::default() }) {
-                return one(y);
-            }
+        if self.alpha == 1.0
+            && self.beta == 1.0
+            && lined
+            && k > 0
+            && let Some(y) = a.linear(turn_a, &b, turn_b, Finish { bias: c.as_ref(), ..Finish::default() })
+        {
+            return one(y);
         }
         let product = if k == 0 {
             Real::full(&[m, n], 0.0, &cx.device)

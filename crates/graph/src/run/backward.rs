@@ -33,7 +33,7 @@ impl Gradients {
 }
 
 impl Run<'_> {
-    /// Gradients of `sum over seeds of (value · seed)` with respect to what [`Request::wrt`] names. May be called again
+    /// Gradients of `sum over seeds of (value · seed)` with respect to what [`crate::Request::wrt`] names. May be called again
     /// with other seeds: the forward pass is reused.
     /// # Shapes
     /// each seed has the shape of its value; each gradient has the shape of its value
