@@ -5,6 +5,7 @@
 
 mod finish;
 mod gelu;
+mod softmax;
 
 use crate::model::{Node, ValueId};
 
@@ -23,7 +24,7 @@ pub(crate) struct Fusion {
 /// Finds the fusions of one kind that begin at a node.
 type Pattern = fn(&Uses<'_>, usize) -> Option<Fusion>;
 
-const PATTERNS: &[Pattern] = &[gelu::find, finish::find];
+const PATTERNS: &[Pattern] = &[gelu::find, softmax::find, finish::find];
 
 /// Who uses what.
 pub(crate) struct Uses<'a> {

@@ -241,6 +241,11 @@ pub(crate) trait Operator: Send + Sync {
         Ok(None)
     }
 
+    /// The only output for an input times a number, in the same pass; `None` where the operator cannot do that here.
+    fn eval_scaled(&self, _inputs: Args<'_, Value>, _factor: f32, _cx: &Context) -> OpResult<Option<Real>> {
+        Ok(None)
+    }
+
     /// The activation that this operator is, where others can apply it; input 0 is not given.
     fn activation(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
         Ok(None)

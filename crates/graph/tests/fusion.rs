@@ -49,13 +49,15 @@ fn network() -> Model {
     let w7 = file.add_initializer("w7", values(&[4, 16], 8));
     let b7 = file.add_initializer("b7", values(&[4], 9));
     let y = file.node("Gemm", "fc", &[&y, &w7, &b7], &[("transB", Attribute::Int(1))]);
-    let y = file.node("Relu", "logits", &[&y], &[]);
+    let eight = scalar(&mut file, "eight", 8.0);
+    let y = file.node("Div", "scores", &[&y, &eight], &[]);
+    let y = file.node("Softmax", "logits", &[&y], &[]);
     file.output(&y, DType::F32, &[Dim::Any, Dim::Fixed(4)]);
     Model::from_file(file.build().unwrap()).unwrap()
 }
 
 /// What each value in between is; asking for all of them leaves nothing to be fused.
-const INTERIOR: [&str; 15] = [
+const INTERIOR: [&str; 16] = [
     "conv1",
     "conv2",
     "residual",
@@ -71,6 +73,7 @@ const INTERIOR: [&str; 15] = [
     "fc",
     "clip",
     "swish",
+    "scores",
 ];
 
 fn taps() -> Vec<String> {

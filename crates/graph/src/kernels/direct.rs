@@ -213,6 +213,7 @@ impl Direct<'_> {
                     group: 0,
                     channels: part * each * 8..((part + 1) * each * 8).min(self.outside),
                     offsets,
+                    farthest: offsets.iter().copied().max().unwrap_or(0) as usize,
                     scratch,
                     result,
                     y: shared,
@@ -234,6 +235,8 @@ struct Task<'a> {
     group: usize,
     channels: std::ops::Range<usize>,
     offsets: &'a [u32],
+    /// The largest of them.
+    farthest: usize,
     /// The padded images.
     scratch: &'a mut [f32],
     /// A line of places for each of 8 channels.
@@ -279,40 +282,57 @@ impl Task<'_> {
     /// All places of `R` channels; returns `R`.
     #[inline(always)]
     fn block<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize) -> usize {
+        let places = self.direct.grid[0] * self.images * self.layout.pitch;
+        let width = V * S::F32_LANES;
+        let whole = places / width * width;
+        for place in (0..whole).step_by(width) {
+            self.tile::<S, R, V>(simd, channel, line, place);
+        }
+        // The rest in narrow tiles, so that little of the last vector is wasted.
+        let mut place = whole;
+        while place < places {
+            if places - place > S::F32_LANES {
+                self.tile::<S, R, 2>(simd, channel, line, place);
+                place += 2 * S::F32_LANES;
+            } else {
+                self.tile::<S, R, 1>(simd, channel, line, place);
+                place += S::F32_LANES;
+            }
+        }
+        R
+    }
+
+    /// `V` vectors of places of `R` channels.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize, place: usize) {
         let d = self.direct;
         let depth = self.offsets.len();
         let weight = &d.weight[(self.group * d.outside + channel) * depth..][..R * depth];
         let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[r * depth..][..depth]);
-        let places = d.grid[0] * self.images * self.layout.pitch;
         let width = V * S::F32_LANES;
-        let farthest = self.offsets.iter().copied().max().unwrap_or(0) as usize;
-        let end = places.next_multiple_of(width);
-        assert!(farthest + end <= self.scratch.len() && end <= line && R * line <= self.result.len());
-        for place in (0..places).step_by(width) {
-            let mut sums = [[simd.splat_f32s(0.0); V]; R];
-            for (k, &offset) in self.offsets.iter().enumerate() {
-                // SAFETY: `offset + place + width <= farthest + end`, which was checked against the scratch memory.
-                let from = unsafe { self.scratch.as_ptr().add(offset as usize + place) };
-                let mut x = [simd.splat_f32s(0.0); V];
-                for (v, x) in x.iter_mut().enumerate() {
-                    // SAFETY: as above.
-                    *x = unsafe { from.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
-                }
-                for r in 0..R {
-                    let w = simd.splat_f32s(weights[r][k]);
-                    for v in 0..V {
-                        sums[r][v] = simd.mul_add_e_f32s(w, x[v], sums[r][v]);
-                    }
-                }
+        assert!(self.farthest + place + width <= self.scratch.len());
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (k, &offset) in self.offsets.iter().enumerate() {
+            // SAFETY: no offset is more than the farthest, from which `place + width` elements on were checked.
+            let from = unsafe { self.scratch.as_ptr().add(offset as usize + place) };
+            let mut x = [simd.splat_f32s(0.0); V];
+            for (v, x) in x.iter_mut().enumerate() {
+                // SAFETY: as above.
+                *x = unsafe { from.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
             }
-            for (r, sums) in sums.iter().enumerate() {
-                let to = &mut self.result[r * line + place..][..width];
-                for (to, &sum) in to.chunks_exact_mut(S::F32_LANES).zip(sums) {
-                    simd.partial_store_f32s(to, sum);
+            for r in 0..R {
+                let w = simd.splat_f32s(weights[r][k]);
+                for v in 0..V {
+                    sums[r][v] = simd.mul_add_e_f32s(w, x[v], sums[r][v]);
                 }
             }
         }
-        R
+        for (r, sums) in sums.iter().enumerate() {
+            let to = &mut self.result[r * line + place..][..width];
+            for (to, &sum) in to.chunks_exact_mut(S::F32_LANES).zip(sums) {
+                simd.partial_store_f32s(to, sum);
+            }
+        }
     }
 
     /// Writes the places of one channel to y.

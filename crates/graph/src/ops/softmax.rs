@@ -65,6 +65,15 @@ impl Operator for Softmax {
         one(y.reshape(&outputs[0].shape))
     }
 
+    fn eval_scaled(&self, inputs: Args<'_, Value>, factor: f32, cx: &Context) -> OpResult<Option<Real>> {
+        let x = inputs.real(0, cx)?;
+        let (shape, axis) = self.view(x.shape())?;
+        if self.kind != Kind::Softmax {
+            return Ok(None);
+        }
+        Ok(x.reshape(&shape).scaled_softmax(axis, factor).map(|y| y.reshape(x.shape())))
+    }
+
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         let (shape, axis) = self.view(&call.facts[0].shape)?;
         let g = call.gradient().reshape(&shape);

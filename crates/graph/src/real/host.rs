@@ -83,6 +83,11 @@ impl Real {
         Some(Self::build(&self.shape, |y| kernel(self.shape[axis], &x, y)))
     }
 
+    /// Softmax of the tensor times a positive number.
+    pub(crate) fn scaled_softmax(&self, axis: usize, factor: f32) -> Option<Self> {
+        self.rows(axis, |n, x, y| softmax::softmax(n, factor, x, y))
+    }
+
     /// Gradient of a softmax over the last axis; `self` is its output.
     pub(crate) fn softmax_backward(&self, gradient: &Self, axis: usize) -> Option<Self> {
         let g = gradient.slice()?;
