@@ -23,6 +23,8 @@ mod reference;
 pub(crate) mod softmax;
 mod task;
 mod transpose;
+mod vectors;
 mod weights;
+mod winograd;
 
 use task::{Shared, parallel, with_scratch, worth};

@@ -2,9 +2,7 @@
 
 use super::direct::{Direct, Target};
 use super::epilogue::Epilogue;
-use super::{Shared, parallel, with_scratch};
-
-pub(crate) use super::weights::weight_gradient;
+use super::{Shared, parallel, weights, winograd, with_scratch};
 
 /// Sizes of a convolution over two spatial axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +52,9 @@ impl Shape {
 /// Cross-correlation. `x [batch, groups · inside, input]`, `weight [groups · outside, inside, kernel]`,
 /// `y [batch, groups · outside, output]`.
 pub(crate) fn forward(shape: Shape, x: &[f32], weight: &[f32], epilogue: Epilogue<'_>, y: &mut [f32]) {
+    if winograd::fits(&shape) && winograd::forward(&shape, x, weight, epilogue, y) {
+        return;
+    }
     let s = shape.flattened();
     let taps = s.taps();
     let plane = s.output_plane();
@@ -80,6 +81,9 @@ pub(crate) fn forward(shape: Shape, x: &[f32], weight: &[f32], epilogue: Epilogu
 /// The gradient of the input: for each of the `stride[0] · stride[1]` ways in which places of the input meet the kernel,
 /// a sum over the taps that they meet.
 pub(crate) fn input_gradient(shape: Shape, gradient: &[f32], weight: &[f32], x: &mut [f32]) {
+    if winograd::fits(&shape) && winograd::input_gradient(&shape, gradient, weight, x) {
+        return;
+    }
     let s = shape.flattened();
     let plane = s.input_plane();
     let mut left: Vec<Phase> = (0..s.stride[0] * s.stride[1]).filter_map(|p| Phase::new(&s, p)).collect();
@@ -119,6 +123,13 @@ pub(crate) fn input_gradient(shape: Shape, gradient: &[f32], weight: &[f32], x: 
             };
             direct.run(gradient, x);
         });
+    }
+}
+
+/// `weight [groups · outside, inside, kernel]` of `x [batch, groups · inside, input]` and the output's gradient.
+pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
+    if !winograd::fits_weight(&shape) || !winograd::weight_gradient(&shape, x, gradient, weight) {
+        weights::weight_gradient(shape, x, gradient, weight);
     }
 }
 
@@ -189,6 +200,7 @@ impl Phase {
 mod tests {
     use super::super::epilogue::Activation;
     use super::super::reference::{close, in_pools, values};
+    use super::super::vectors::lanes;
     use super::*;
 
     /// Sizes in the order batch, channels inside and outside of a group, groups.
@@ -297,12 +309,56 @@ mod tests {
         }
     }
 
+    /// Those that take minimal filtering: odd planes, planes of less than a tile, a weight of each size.
+    fn many_channels() -> Vec<Shape> {
+        let of = |sizes, input, padding| shape(sizes, input, [3, 3], STEPS[0], padding).unwrap();
+        vec![
+            of([2, 32, 64, 1], [14, 14], [1, 1]),
+            of([1, 48, 32, 1], [15, 17], [0, 0]),
+            of([3, 32, 48, 1], [9, 8], [2, 1]),
+            of([49, 32, 32, 1], [1, 1], [1, 1]),
+            of([50, 32, 32, 1], [3, 3], [0, 0]),
+            of([1, 64, 80, 1], [40, 5], [1, 2]),
+            of([4, 64, 64, 1], [7, 6], [1, 1]),
+            of([3, 80, 64, 1], [9, 9], [0, 0]),
+            of([13, 192, 176, 1], [4, 4], [1, 1]),
+        ]
+    }
+
+    #[test]
+    fn minimal_filtering_matches_float64() {
+        for s in many_channels() {
+            assert!(lanes() < 8 || winograd::fits(&s), "{s:?}");
+            let [nx, nw, ny] = counts(&s);
+            let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));
+            let (mut wy, mut wx, mut ww) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+            meet(&s, |a, b, c| {
+                wy[c] += f64::from(x[a]) * f64::from(w[b]);
+                wx[a] += f64::from(g[c]) * f64::from(w[b]);
+                ww[b] += f64::from(g[c]) * f64::from(x[a]);
+            });
+            let (mut y, mut dx, mut dw) = (vec![f32::NAN; ny], vec![f32::NAN; nx], vec![f32::NAN; nw]);
+            forward(s, &x, &w, Epilogue::default(), &mut y);
+            input_gradient(s, &g, &w, &mut dx);
+            weight_gradient(s, &x, &g, &mut dw);
+            close(&y, &wy, 2e-6, &format!("{s:?}, values"));
+            close(&dx, &wx, 2e-6, &format!("{s:?}, gradient of the input"));
+            close(&dw, &ww, 2e-6, &format!("{s:?}, gradient of the weight"));
+        }
+    }
+
     #[test]
     fn bias_residual_and_activation_follow_in_this_order() {
-        let s = shape([3, 5, 11, 2], [9, 7], [3, 3], STEPS[0], [1, 1]).unwrap();
+        for s in [shape([3, 5, 11, 2], [9, 7], [3, 3], STEPS[0], [1, 1]).unwrap(), many_channels()[2]] {
+            finished(s);
+        }
+    }
+
+    fn finished(s: Shape) {
+        let channels = s.groups * s.outside;
         let [nx, nw, ny] = counts(&s);
         let (x, w) = (values(nx, 1), values(nw, 5));
-        let (bias, residual) = (values(22, 3), values(ny, 4));
+        let (bias, residual) = (values(channels, 3), values(ny, 4));
         let mut plain = vec![0.0; ny];
         forward(s, &x, &w, Epilogue::default(), &mut plain);
         for activation in [
@@ -315,7 +371,7 @@ mod tests {
             let mut y = vec![f32::NAN; ny];
             forward(s, &x, &w, epilogue, &mut y);
             for i in 0..ny {
-                let v = plain[i] + bias[i / s.output_plane() % 22] + residual[i];
+                let v = plain[i] + bias[i / s.output_plane() % channels] + residual[i];
                 let want = match activation {
                     Activation::Identity => v,
                     Activation::Clamp(low, high) => v.clamp(low, high),
@@ -328,7 +384,14 @@ mod tests {
 
     #[test]
     fn not_a_number_reaches_what_it_meets_and_nothing_else() {
-        let s = shape([2, 3, 4, 1], [6, 6], [3, 3], STEPS[0], [1, 1]).unwrap();
+        for s in
+            [shape([2, 3, 4, 1], [6, 6], [3, 3], STEPS[0], [1, 1]).unwrap(), many_channels()[0], many_channels()[6]]
+        {
+            spreads(s);
+        }
+    }
+
+    fn spreads(s: Shape) {
         let [nx, nw, ny] = counts(&s);
         let (mut x, w) = (values(nx, 1), values(nw, 5));
         x[40] = f32::NAN;
@@ -342,7 +405,7 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_changes_no_bit() {
-        for sizes in [[4, 16, 24, 1], [1, 64, 64, 1], [12, 1, 1, 40], [6, 8, 8, 4], [40, 32, 64, 1]] {
+        for sizes in [[4, 16, 24, 1], [1, 64, 64, 1], [12, 1, 1, 40], [6, 8, 8, 4], [40, 32, 64, 1], [3, 192, 192, 1]] {
             let s = shape(sizes, [14, 14], [3, 3], STEPS[0], [1, 1]).unwrap();
             let [nx, nw, ny] = counts(&s);
             let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));

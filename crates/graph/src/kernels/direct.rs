@@ -11,10 +11,11 @@
 //! tiles of a direct convolution); the layout, with vectors over places, is ours.
 //! Scratch per thread: the padded images of a task, usually at most [`INSIDE`] floats, and 8 channels of their output.
 
-use pulp::{Arch, MemMask, Simd, WithSimd};
+use pulp::{MemMask, Simd, WithSimd};
 
 use super::epilogue::{Activation, Epilogue};
 use super::math::Function;
+use super::vectors::arch;
 use super::{Shared, parallel, with_scratch, worth};
 
 /// Floats of padded input that one task should hold.
@@ -173,7 +174,7 @@ impl Direct<'_> {
         if self.batch * self.groups * self.outside * self.grid[0] * self.grid[1] == 0 {
             return;
         }
-        let arch = Arch::new();
+        let arch = arch();
         let layout = Layout::new(self);
         let whole = layout.offsets(self, layout.images);
         let chunks = self.batch.div_ceil(layout.images);

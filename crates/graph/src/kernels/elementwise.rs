@@ -2,9 +2,10 @@
 //!
 //! Plain `for` loops: a closure handed to `for_each` may become a function of its own, without the machine's vectors.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::math::{Function, Function2};
+use super::vectors::arch;
 use super::{Shared, parallel};
 
 /// Elements of one task.
@@ -17,7 +18,7 @@ pub(crate) fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Copy + Sy
     assert!(x.len() == out.len(), "shapes were checked by infer");
     blocks(out, |at, out| {
         let x = &x[at..at + out.len()];
-        Arch::new().dispatch(
+        arch().dispatch(
             #[inline(always)]
             || {
                 for (o, &x) in out.iter_mut().zip(x) {
@@ -31,7 +32,7 @@ pub(crate) fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Copy + Sy
 /// `out[i] = f(x[i])` for functions that are more than a few operations, and would not become vectors by themselves.
 pub(crate) fn compute(f: impl Function, x: &[f32], out: &mut [f32]) {
     assert!(x.len() == out.len(), "shapes were checked by infer");
-    blocks(out, |at, out| Arch::new().dispatch(Compute { f, x: &x[at..at + out.len()], out }));
+    blocks(out, |at, out| arch().dispatch(Compute { f, x: &x[at..at + out.len()], out }));
 }
 
 /// `out[i] = f(a[i], b[i])`, likewise.
@@ -39,7 +40,7 @@ pub(crate) fn compute2(f: impl Function2, a: &[f32], b: &[f32], out: &mut [f32])
     assert!(a.len() == out.len() && b.len() == out.len(), "shapes were checked by infer");
     blocks(out, |at, out| {
         let (a, b) = (&a[at..at + out.len()], &b[at..at + out.len()]);
-        Arch::new().dispatch(Compute2 { f, a, b, out });
+        arch().dispatch(Compute2 { f, a, b, out });
     });
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn zip(a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(f32, f32) ->
     assert!(a.len() == out.len() && b.len() == out.len(), "shapes were checked by infer");
     blocks(out, |at, out| {
         let (a, b) = (&a[at..at + out.len()], &b[at..at + out.len()]);
-        Arch::new().dispatch(
+        arch().dispatch(
             #[inline(always)]
             || {
                 for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
@@ -105,7 +106,7 @@ pub(crate) fn update(to: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Co
     assert!(to.len() == b.len(), "shapes were checked by infer");
     blocks(to, |at, to| {
         let b = &b[at..at + to.len()];
-        Arch::new().dispatch(
+        arch().dispatch(
             #[inline(always)]
             || {
                 for (o, &b) in to.iter_mut().zip(b) {
@@ -136,7 +137,7 @@ pub(crate) fn broadcast(
         let runs = (BLOCK / inner).max(1);
         pieces(out, runs * inner, |at, out| {
             let a = &a[at..at + out.len()];
-            Arch::new().dispatch(
+            arch().dispatch(
                 #[inline(always)]
                 || {
                     let first = at / inner;
@@ -154,7 +155,7 @@ pub(crate) fn broadcast(
     let rows = (BLOCK / b.len()).max(1);
     pieces(out, rows * b.len(), |at, out| {
         let a = &a[at..at + out.len()];
-        Arch::new().dispatch(
+        arch().dispatch(
             #[inline(always)]
             || {
                 for (out, a) in out.chunks_exact_mut(b.len()).zip(a.chunks_exact(b.len())) {

@@ -1,9 +1,8 @@
 //! Layer normalisation over rows (Ba, Kiros and Hinton, arXiv:1607.06450, equations 3 and 4).
 
-use pulp::Arch;
-
 use super::elementwise::pieces;
 use super::reduce::{dot, sum};
+use super::vectors::arch;
 use super::{Shared, parallel, with_scratch};
 
 /// Elements of one task.
@@ -17,7 +16,7 @@ pub(crate) fn forward(n: usize, epsilon: f32, x: &[f32], scale: &[f32], bias: Op
     }
     pieces(y, (BLOCK / n).max(1) * n, |at, y| {
         let x = &x[at..at + y.len()];
-        Arch::new().dispatch(
+        arch().dispatch(
             #[inline(always)]
             || {
                 for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
@@ -71,7 +70,7 @@ pub(crate) fn backward(n: usize, epsilon: f32, x: &[f32], scale: &[f32], g: &[f3
             let sums = unsafe { shared.part(task * 2 * n, 2 * n) };
             let (x, g) = (&x[part.clone()], &g[part]);
             with_scratch(2 * n, |scratch| {
-                Arch::new().dispatch(
+                arch().dispatch(
                     #[inline(always)]
                     || rows_back(n, epsilon, (x, scale, g), dx, wants.then_some(sums), scratch),
                 );

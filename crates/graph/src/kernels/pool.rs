@@ -1,7 +1,6 @@
 //! Maxima of windows of planes, and where their gradient goes.
 
-use pulp::Arch;
-
+use super::vectors::arch;
 use super::{Shared, parallel, with_scratch};
 
 /// Windows over planes. What lies outside a plane does not count; a window that sees nothing gives -∞.
@@ -60,7 +59,7 @@ pub(crate) fn forward(p: Pool, x: &[f32], y: &mut [f32]) {
     }
     tasks(p, y, outside, |first, y| {
         with_scratch(p.input[1], |row| {
-            Arch::new().dispatch(
+            arch().dispatch(
                 #[inline(always)]
                 || {
                     for (i, y) in y.chunks_exact_mut(outside).enumerate() {
@@ -106,7 +105,7 @@ pub(crate) fn backward(p: Pool, x: &[f32], gradient: &[f32], dx: &mut [f32]) {
         return;
     }
     tasks(p, dx, inside, |first, dx| {
-        Arch::new().dispatch(
+        arch().dispatch(
             #[inline(always)]
             || {
                 for (i, dx) in dx.chunks_exact_mut(inside).enumerate() {

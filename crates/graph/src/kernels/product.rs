@@ -7,11 +7,12 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::epilogue::Epilogue;
 use super::math::Function;
 use super::transpose::transpose;
+use super::vectors::{arch, lanes};
 use super::{Shared, parallel, with_scratch, worth};
 
 /// Rows of `B` that are packed at once.
@@ -90,7 +91,7 @@ fn dots(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
         // SAFETY: each task has its own part of a row.
         let c = unsafe { shared.part(at, each.min(columns - first)) };
         let a = &a.data[row * a.row_step..][..a.columns];
-        Arch::new().dispatch(Dots { a, b, epilogue, first, at, c });
+        arch().dispatch(Dots { a, b, epilogue, first, at, c });
     });
 }
 
@@ -152,8 +153,8 @@ impl Product<'_> {
     /// The tasks are groups of panels of columns, and blocks of rows where there are few of those.
     fn run(&self, to: Shared<'_>) {
         let (rows, depth, columns) = (self.left.rows, self.left.columns, self.right.columns);
-        let arch = Arch::new();
-        let lanes = arch.dispatch(Lanes);
+        let arch = arch();
+        let lanes = lanes();
         let (tile_rows, most) = if lanes == LANES { (8, 2) } else { (4, 3) };
         // Panels of equal width, so that no vector is nearly empty.
         let vectors = columns.div_ceil(lanes);
@@ -197,16 +198,6 @@ impl Product<'_> {
                 });
             });
         });
-    }
-}
-
-struct Lanes;
-
-impl WithSimd for Lanes {
-    type Output = usize;
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
     }
 }
 

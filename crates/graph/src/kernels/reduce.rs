@@ -3,9 +3,8 @@
 //! A line is added up in 16 partial sums, in blocks, so that the error grows with the number of blocks and not with the
 //! number of elements (Higham, SIAM J. Sci. Comput. 14(4), 1993).
 
-use pulp::Arch;
-
 use super::elementwise::pieces;
+use super::vectors::arch;
 use super::{Shared, parallel};
 
 /// Partial results of a line, so that they are vectors; the same on every machine.
@@ -86,7 +85,7 @@ pub(crate) fn sum_axis(x: &[f32], mid: usize, inner: usize, out: &mut [f32]) {
         let each = ((1 << 14) / mid.max(1)).max(1);
         return pieces_of(out, each, mid, |at, out| {
             let x = &x[at * mid..(at + out.len()) * mid];
-            Arch::new().dispatch(
+            arch().dispatch(
                 #[inline(always)]
                 || {
                     for (i, o) in out.iter_mut().enumerate() {
@@ -103,7 +102,7 @@ pub(crate) fn sum_axis(x: &[f32], mid: usize, inner: usize, out: &mut [f32]) {
     if outer >= 8 || mid < 64 {
         let each = ((1 << 14) / (mid * inner).max(1)).max(1) * inner;
         return pieces_of(out, each, mid, |at, out| {
-            Arch::new().dispatch(
+            arch().dispatch(
                 #[inline(always)]
                 || {
                     for (i, out) in out.chunks_exact_mut(inner).enumerate() {
@@ -125,7 +124,7 @@ pub(crate) fn sum_axis(x: &[f32], mid: usize, inner: usize, out: &mut [f32]) {
                 let to = unsafe { shared.part(part * inner, inner) };
                 let rows = (part * each).min(mid)..((part + 1) * each).min(mid);
                 let x = &x[rows.start * inner..rows.end * inner];
-                Arch::new().dispatch(
+                arch().dispatch(
                     #[inline(always)]
                     || lines(x, inner, to),
                 );

@@ -1,10 +1,11 @@
 //! Softmax over rows: numerically stable, one pass over memory.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::elementwise::{line, pieces};
 use super::math::{Function, exp};
 use super::reduce::{dot, maximum, sum};
+use super::vectors::arch;
 
 /// Elements of one task.
 const BLOCK: usize = 1 << 14;
@@ -134,7 +135,7 @@ fn rows(n: usize, a: &[f32], b: &[f32], out: &mut [f32], row: impl Row) {
     }
     pieces(out, (BLOCK / n).max(1) * n, |at, out| {
         let (a, b) = (&a[at..at + out.len()], &b[at..at + out.len()]);
-        Arch::new().dispatch(Rows { n, a, b, out, row });
+        arch().dispatch(Rows { n, a, b, out, row });
     });
 }
 

@@ -7,12 +7,13 @@
 //! Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC18, section II-J.
 //! Scratch per thread: one padded image and its gradient; sums of at most 8 tasks, each as large as the weight.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::convolution::Shape;
 use super::direct::{Direct, Images, Layout, Line, SLACK, TASK, Target, pad};
 use super::epilogue::Epilogue;
 use super::transpose::transpose;
+use super::vectors::{arch, lanes};
 use super::{Shared, parallel, with_scratch};
 
 /// Most elements of a weight that every task sums for itself; larger ones are divided among tasks.
@@ -28,8 +29,8 @@ const FEW: usize = 4;
 /// `weight [groups · outside, inside, kernel]` of `x [batch, groups · inside, input]` and the output's gradient.
 pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
     let s = shape.flattened();
-    let arch = Arch::new();
-    let lanes = arch.dispatch(Lanes);
+    let arch = arch();
+    let lanes = lanes();
     if s.outside <= FEW && s.batch * s.output[0] * s.output[1] * weight.len() > 0 {
         return by_places(&s, x, gradient, weight);
     }
@@ -161,7 +162,7 @@ fn by_places(s: &Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
                     let images = if last { rest } else { layout.images };
                     let at = Images { first: chunk * layout.images, count: images, group: 0 };
                     let offsets = if last { &partial[..] } else { &whole };
-                    Arch::new().dispatch(Places {
+                    arch().dispatch(Places {
                         direct: &direct,
                         layout: &layout,
                         x,
@@ -265,16 +266,6 @@ fn along<S: Simd, const T: usize>(
                 *s += sum;
             }
         }
-    }
-}
-
-struct Lanes;
-
-impl WithSimd for Lanes {
-    type Output = usize;
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
     }
 }
 
