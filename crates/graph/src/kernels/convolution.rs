@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn not_a_number_reaches_what_it_meets_and_nothing_else() {
+    fn what_is_not_finite_reaches_what_it_meets_and_nothing_else() {
         for s in
             [shape([2, 3, 4, 1], [6, 6], [3, 3], STEPS[0], [1, 1]).unwrap(), many_channels()[0], many_channels()[6]]
         {
@@ -393,14 +393,20 @@ mod tests {
 
     fn spreads(s: Shape) {
         let [nx, nw, ny] = counts(&s);
-        let (mut x, w) = (values(nx, 1), values(nw, 5));
-        x[40] = f32::NAN;
-        let mut y = vec![0.0; ny];
-        let relu = Epilogue { activation: Activation::Clamp(0.0, f32::INFINITY), ..Epilogue::default() };
-        forward(s, &x, &w, relu, &mut y);
-        let mut met = vec![false; ny];
-        meet(&s, |a, _, c| met[c] |= a == 40);
-        assert!(y.iter().zip(&met).all(|(y, &met)| y.is_nan() == met));
+        for value in [f32::NAN, f32::INFINITY] {
+            let (mut x, w) = (values(nx, 1), values(nw, 5));
+            x[40] = value;
+            let (mut y, mut want) = (vec![0.0; ny], vec![0.0; ny]);
+            let relu = Epilogue { activation: Activation::Clamp(0.0, f32::INFINITY), ..Epilogue::default() };
+            forward(s, &x, &w, relu, &mut y);
+            meet(&s, |a, b, c| want[c] += f64::from(x[a]) * f64::from(w[b]));
+            for (y, want) in y.into_iter().map(f64::from).zip(want) {
+                // Not `max`, which would hide what is not a number.
+                let want = if want < 0.0 { 0.0 } else { want };
+                let same = y.is_nan() == want.is_nan() && y.is_infinite() == want.is_infinite();
+                assert!(same && !((y - want).abs() > 1e-3), "{s:?}, {value}: {y} {want}");
+            }
+        }
     }
 
     #[test]

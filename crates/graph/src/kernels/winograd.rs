@@ -9,8 +9,8 @@
 //! Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308, section 4.1:
 //! `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`.
 //! # Guarantees
-//! ‖out − ref‖ / ‖ref‖ ≤ 2e-6 over float64 (test); the direct sum has 1e-6. What is not finite would reach neighbours that
-//! it does not meet: the functions then answer `false`, and the direct sum must be taken.
+//! ‖out − ref‖ / ‖ref‖ ≤ 2e-6 over float64 (test); the direct sum has 1e-6. Infinities would cancel to NaN on the way: where
+//! something is not finite, the functions answer `false`, and the direct sum must be taken.
 //! Memory: `U`, 16/9 of the weight; and [`NEAR`] or [`WIDE`] floats of tiles.
 
 mod products;
