@@ -27,4 +27,5 @@ mod vectors;
 mod weights;
 mod winograd;
 
+pub(crate) use task::alone;
 use task::{Shared, parallel, with_scratch, worth};

@@ -17,6 +17,7 @@ mod ops;
 mod plan;
 mod real;
 mod rewrite;
+mod rows;
 mod run;
 mod threads;
 

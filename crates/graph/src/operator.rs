@@ -8,6 +8,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid};
 use crate::kernels::epilogue::Activation;
 use crate::real::{Finish, Real, RealDevice};
+use crate::rows::RowsOf;
 
 /// What is known about a value before it is computed.
 #[derive(Debug, Clone)]
@@ -249,6 +250,12 @@ pub(crate) trait Operator: Send + Sync {
     /// The activation that this operator is, where others can apply it; input 0 is not given.
     fn activation(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
         Ok(None)
+    }
+
+    /// The axis of every output along which rows of the batch lie, where each depends on the same row of the inputs alone;
+    /// `None` where rows meet, or where nobody has thought about it.
+    fn rows(&self, _call: &RowsOf<'_>) -> Option<usize> {
+        None
     }
 
     /// What the gradient needs of the forward pass.

@@ -1,6 +1,6 @@
 //! Types and shapes of every value for given input shapes, worked out before anything runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use netproof_tensor::DType;
 
@@ -8,6 +8,7 @@ use crate::error::{GraphError, OpError};
 use crate::fusion::Fusion;
 use crate::model::{Model, Node, ValueId};
 use crate::operator::{Args, Context, Fact, Value};
+use crate::run::Division;
 
 /// Most plans that a model remembers; the oldest is dropped first.
 const REMEMBERED: usize = 8;
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) calls: Vec<Option<Arc<[Fact]>>>,
     /// About how many operations a run takes.
     pub(crate) work: u64,
+    /// How a batch of these shapes is divided, once that is known.
+    pub(crate) parts: OnceLock<Option<Division>>,
     /// For each fusion of the model the facts of its outputs, where it fits.
     pub(crate) fused: Vec<Option<Arc<[Fact]>>>,
 }
@@ -101,12 +104,12 @@ impl Model {
             Some(node.op.macs(Args(&inputs), &outputs).saturating_add(written as u64 * 8))
         };
         let work = self.nodes.iter().filter_map(cost).fold(0, u64::saturating_add);
-        Ok(Plan { facts, calls, work, fused })
+        Ok(Plan { facts, calls, work, parts: OnceLock::new(), fused })
     }
 }
 
 /// Facts of a node's inputs, or `None` where one of them is not known yet.
-fn gather(node: &Node, facts: &[Option<Fact>]) -> Option<Vec<Option<Fact>>> {
+pub(crate) fn gather(node: &Node, facts: &[Option<Fact>]) -> Option<Vec<Option<Fact>>> {
     node.inputs
         .iter()
         .map(|i| match i {

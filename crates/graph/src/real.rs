@@ -34,6 +34,10 @@ impl RealDevice {
     pub(crate) fn cpu() -> Self {
         Self(DispatchDevice::Flex(Default::default()))
     }
+
+    pub(crate) fn is_cpu(&self) -> bool {
+        matches!(self.0, DispatchDevice::Flex(_))
+    }
 }
 
 /// A float tensor on a device.

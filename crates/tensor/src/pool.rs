@@ -18,10 +18,9 @@ pub fn any_floats(len: usize) -> Vec<f32> {
         return vec![0.0; len];
     }
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    // The smallest that fits, and that does not waste more than it gives.
+    // The last one that fits and does not waste more than it gives: it may still be in the cache.
     let fits = |v: &Vec<f32>| v.capacity() >= len && v.capacity() / 2 <= len;
-    let best = pool.iter().enumerate().filter(|(_, v)| fits(v)).min_by_key(|(_, v)| v.capacity()).map(|(i, _)| i);
-    let found = best.map(|i| pool.remove(i));
+    let found = pool.iter().rposition(fits).map(|i| pool.remove(i));
     drop(pool);
     match found {
         Some(mut v) => {

@@ -1,6 +1,6 @@
 //! How kernels share their work: outputs written by several tasks, scratch memory of a thread, and tasks on every core.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 
 /// An output that several tasks write at the same time, each its own places.
@@ -67,5 +67,17 @@ pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + S
 /// pool.
 pub(crate) fn worth(operations: usize) -> bool {
     let least = if rayon::current_thread_index().is_some() { 1 << 19 } else { 1 << 22 };
-    operations >= least && rayon::current_num_threads() > 1
+    operations >= least && !ALONE.get() && rayon::current_num_threads() > 1
+}
+
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` on this thread alone: the others have enough of their own.
+pub(crate) fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let before = ALONE.replace(true);
+    let result = work();
+    ALONE.set(before);
+    result
 }

@@ -8,6 +8,7 @@ use crate::error::{OpError, OpResult, invalid};
 use crate::kernels::epilogue::Activation;
 use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "Celu", build: |a| curve(a, Curve::Celu { alpha: a.float("alpha", 1.0)? }) },
@@ -209,6 +210,10 @@ impl Operator for Curve {
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         Ok(Some(vec![Some(self.gradient(&call.inputs.real(0, call.cx)?, call.gradient()))]))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
+    }
 }
 
 // Functions whose slope is a function of the output, so that the input need not be kept.
@@ -267,6 +272,10 @@ impl Operator for OutputCurve {
 
     fn keep(&self) -> Keep {
         Keep::Outputs
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 
@@ -329,6 +338,10 @@ impl Operator for PRelu {
         let dx = call.when(0, || Ok(negative.pick(&g.mul(&slope.reshape(&shape)), g)))?;
         let ds = call.when(1, || Ok(negative.keep(&g.mul(&x)).sum_to(&shape).reshape(slope.shape())))?;
         Ok(Some(vec![dx, ds]))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 
@@ -430,6 +443,10 @@ impl Operator for Clip {
             }
         }
         Ok(Some(gradients))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 

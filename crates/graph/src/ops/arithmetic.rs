@@ -9,6 +9,7 @@ use super::elementwise::{
 use crate::error::{OpError, OpResult, invalid};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "Abs", build: |a| unary(a, UnaryKind::Abs) },
@@ -124,6 +125,10 @@ impl Operator for Binary {
         })?;
         Ok(Some(vec![da, db]))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
+    }
 }
 
 /// The result has the type of the base; the exponent may have another.
@@ -181,6 +186,10 @@ impl Operator for Pow {
             Ok(g.mul(&slope).sum_to(&second).reshape(b.shape()))
         })?;
         Ok(Some(vec![base, exponent]))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 
@@ -276,6 +285,10 @@ impl Operator for Mod {
         })?;
         Ok(Some(vec![da, db]))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
+    }
 }
 
 // One operand.
@@ -369,6 +382,10 @@ impl Operator for Unary {
             UnaryKind::Sqrt => Some(g.div(&x.sqrt()).mul_scalar(0.5)),
         }]))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
+    }
 }
 
 // Any number of operands.
@@ -434,6 +451,10 @@ impl Operator for Variadic {
 
     fn keep(&self) -> Keep {
         Keep::Inputs
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 

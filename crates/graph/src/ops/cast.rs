@@ -7,6 +7,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, one};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] =
     &[Entry { name: "Cast", build: |a| build(a, true) }, Entry { name: "CastLike", build: |a| build(a, false) }];
@@ -120,6 +121,10 @@ impl Operator for Cast {
             *first = Some(call.gradient().clone());
         }
         Ok(Some(gradients))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 

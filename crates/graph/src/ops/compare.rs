@@ -9,6 +9,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, one};
 use crate::real::{Mask, Real};
+use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "And", build: |a| binary(a, Kind::And) },
@@ -112,6 +113,10 @@ impl Operator for Binary {
         };
         Ok(vec![bool_value(&outputs[0], values)?])
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
+    }
 }
 
 struct Not;
@@ -129,6 +134,10 @@ impl Operator for Not {
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], _cx: &Context) -> OpResult<Vec<Value>> {
         let x = inputs.need(0)?.to_host();
         Ok(vec![bool_value(&outputs[0], bools(&x)?.iter().map(|b| !b).collect())?])
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 
@@ -148,6 +157,10 @@ impl Operator for IsNan {
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], _cx: &Context) -> OpResult<Vec<Value>> {
         float_test(inputs, &outputs[0], f32::is_nan)
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
+    }
 }
 
 struct IsInf {
@@ -164,6 +177,10 @@ impl Operator for IsInf {
         float_test(inputs, &outputs[0], |v| {
             (self.negative && v == f32::NEG_INFINITY) || (self.positive && v == f32::INFINITY)
         })
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 
@@ -213,6 +230,10 @@ impl Operator for Where {
         let left = call.when(1, || Ok(mask.keep(g).sum_to(yes.shape())))?;
         let right = call.when(2, || Ok(mask.drop(g).sum_to(no.shape())))?;
         Ok(Some(vec![None, left, right]))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.elementwise()
     }
 }
 

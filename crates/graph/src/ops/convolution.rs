@@ -4,6 +4,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, checked_shape, one};
 use crate::real::{Finish, Real, Window};
+use crate::rows::RowsOf;
 
 use super::window::{AutoPad, Geometry, Sliding, cut, lopsided, pad};
 
@@ -249,6 +250,10 @@ impl Operator for Conv {
         let per_output = inputs.get(1).map_or(0, |w| w.shape.iter().skip(1).product::<usize>());
         outputs.first().map_or(0, |o| o.count() as u64).saturating_mul(per_output as u64)
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
+    }
 }
 
 /// The transpose of a convolution: every element of the input spreads a kernel over the output. The weight is
@@ -406,6 +411,10 @@ impl Operator for ConvTranspose {
     fn macs(&self, inputs: Args<'_, Fact>, _outputs: &[Fact]) -> u64 {
         let per_input = inputs.get(1).map_or(0, |w| w.shape.iter().skip(1).product::<usize>());
         inputs.get(0).map_or(0, |x| x.count() as u64).saturating_mul(per_input as u64)
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, axes, axis, one};
 use crate::real::{Real, broadcast};
+use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "BatchNormalization", build: BatchNormalization::build },
@@ -239,6 +240,10 @@ impl Operator for BatchNormalization {
             (4, self.running(&variance, &s.variance.reshape(variance.shape()))),
         ])
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0 && !self.training)
+    }
 }
 
 // Layer normalisation.
@@ -349,6 +354,11 @@ impl Operator for LayerNormalization {
         gradients.resize(call.inputs.len(), None);
         Ok(Some(gradients))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let first = axis(self.axis, call.output.rank()).ok()?;
+        call.only(0).filter(|&rows| rows < first)
+    }
 }
 
 // Instance and group normalisation.
@@ -422,6 +432,10 @@ impl Operator for InstanceNormalization {
             call.when(2, || Ok(g.sum_to(&shape).reshape(&[channels])))?,
         ]))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
+    }
 }
 
 /// Standardises groups of neighbouring channels of each example (Wu and He, 2018).
@@ -469,6 +483,10 @@ impl Operator for GroupNormalization {
         };
         one(s.reshape(&view).mul(&scale.reshape(&shape)).add(&bias.reshape(&shape)).reshape(x.shape()))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
+    }
 }
 
 /// y = x / √(mean of x² + ε) · scale over the axes from `axis` on (Zhang and Sennrich, 2019).
@@ -500,6 +518,11 @@ impl Operator for RmsNormalization {
         let axes = trailing(self.axis, x.rank())?;
         let inverse = x.mul(&x).mean(&axes).add_scalar(self.epsilon).sqrt().recip();
         one(x.mul(&inverse).mul(&inputs.real(1, cx)?))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let first = axis(self.axis, call.output.rank()).ok()?;
+        call.only(0).filter(|&rows| rows < first)
     }
 }
 
@@ -554,6 +577,10 @@ impl Operator for Lrn {
         }
         let base = sum.mul_scalar(self.alpha / self.size as f32).add_scalar(self.bias);
         one(x.mul(&base.powf_scalar(-self.beta)))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, checked_shape, one};
 use crate::real::{Finish, Real, broadcast};
+use crate::rows::{Along, RowsOf};
 
 pub(super) const ENTRIES: &[Entry] =
     &[Entry { name: "Gemm", build: Gemm::build }, Entry { name: "MatMul", build: MatMul::build }];
@@ -206,6 +207,23 @@ impl Operator for MatMul {
         let k = inputs.get(0).and_then(|a| a.shape.last().copied()).unwrap_or(0);
         outputs.first().map_or(0, |o| o.count() as u64).saturating_mul(k as u64)
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let (a, b, out) = (call.inputs.get(0)?.rank(), call.inputs.get(1)?.rank(), call.output.rank());
+        if a < 2 || b < 2 {
+            return None;
+        }
+        // Rows of the left factor meet all of the right one.
+        if let Some(axis) = call.only(0).filter(|&axis| axis == a - 2) {
+            return Some(axis + out - a);
+        }
+        // Otherwise rows are numbers of matrices.
+        let matrix = |along: &Along, rank: usize| matches!(along, Along::Axis(axis) if axis + 2 >= rank);
+        if call.along.iter().zip([a, b]).any(|(along, rank)| matrix(along, rank)) {
+            return None;
+        }
+        call.elementwise()
+    }
 }
 
 /// y = α · A · B + β · C, where A and B may be transposed and C is broadcast to the product's shape.
@@ -387,6 +405,11 @@ impl Operator for Gemm {
     fn macs(&self, inputs: Args<'_, Fact>, outputs: &[Fact]) -> u64 {
         let k = inputs.get(0).and_then(|a| a.shape.get(usize::from(!self.transposed[0])).copied()).unwrap_or(0);
         outputs.first().map_or(0, |o| o.count() as u64).saturating_mul(k as u64)
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let shared = call.inputs.get(2).is_none_or(|c| c.rank() < 2 || c.shape[0] == 1);
+        call.only(0).filter(|&axis| shared && axis == usize::from(self.transposed[0])).map(|_| 0)
     }
 }
 

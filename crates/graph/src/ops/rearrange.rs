@@ -8,6 +8,7 @@ use netproof_tensor::{DType, Elements, Tensor};
 use crate::error::{OpError, OpResult};
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 /// In [`How::Index`], an output element that no input element becomes.
 pub(super) const FILL: usize = usize::MAX;
@@ -120,6 +121,30 @@ impl<R: Rearrange> Operator for R {
         let how = self.how(Args(&facts(inputs, self.source())), &outputs[0].shape)?;
         let fill = if how.fills() { self.fill(inputs)? } else { Fill::default() };
         Ok(vec![moved(inputs.need(self.source())?, &how, &outputs[0].shape, &fill)?])
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let source = self.source();
+        let from = &call.inputs.get(source)?.shape;
+        let to = &call.output.shape;
+        let how = self.how(call.inputs, to).ok()?;
+        match how {
+            // The other input is a shape, and shapes are compared afterwards.
+            How::Reshape => call.reshaped(from, call.shaped(source)?, to),
+            How::Expand => match call.shaped(source) {
+                Some(rows) => Some(rows + to.len() - from.len()),
+                None => call.repeated(source),
+            },
+            How::Permute(axes) => axes.iter().position(|&a| Some(a) == call.only(source)),
+            How::Cut(ranges) => call.only(source).filter(|&rows| ranges[rows] == (0, from[rows])),
+            How::Select(axis, entries) => {
+                let rows = call.only(source).filter(|&rows| rows != axis)?;
+                let mut picked = from.clone();
+                picked[axis] = entries.len();
+                call.reshaped(&picked, rows, to)
+            }
+            How::Blocks(..) | How::Runs(..) | How::Entries(_) | How::Index(_) => None,
+        }
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {

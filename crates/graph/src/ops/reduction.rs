@@ -9,6 +9,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, axes, axis, one};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] = &[
     Entry { name: "ArgMax", build: |a| arg(a, Ordering::Greater) },
@@ -158,6 +159,14 @@ impl Operator for Reduce {
             *first = Some(dx);
         }
         Ok(Some(gradients))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let rows = call.only(0)?;
+        let given = call.inputs.get(1).map(|_| call.inputs.ints(1)).transpose().ok()?;
+        let Some(axes) = self.resolve(given, call.inputs.get(0)?.rank()).ok()? else { return Some(rows) };
+        let before = if self.keep_dims { 0 } else { axes.iter().filter(|&&a| a < rows).count() };
+        (!axes.contains(&rows)).then_some(rows - before)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::attributes::Attributes;
 use crate::error::OpResult;
 use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, axis, one};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 use super::elementwise::one_float;
 
@@ -94,6 +95,11 @@ impl Operator for Softmax {
 
     fn keep(&self) -> Keep {
         Keep::Outputs
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let at = axis(self.axis, call.output.rank()).ok()?;
+        call.only(0).filter(|&rows| if self.single { rows != at } else { rows < at })
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use netproof_tensor::Tensor;
 
-use super::{Call, Run, together};
+use super::pass::{Call, Pass};
+use super::together;
 use crate::error::{GraphError, OpError};
 use crate::model::Node;
 use crate::operator::{Args, Backward, Context, Value};
@@ -26,20 +27,18 @@ impl Gradients {
         self.0.remove(name)
     }
 
+    pub(super) fn put(&mut self, name: String, gradient: Tensor) {
+        self.0.insert(name, gradient);
+    }
+
     /// Names that have a gradient.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 }
 
-impl Run<'_> {
-    /// Gradients of `sum over seeds of (value · seed)` with respect to what [`crate::Request::wrt`] names. May be called again
-    /// with other seeds: the forward pass is reused.
-    /// # Shapes
-    /// each seed has the shape of its value; each gradient has the shape of its value
-    /// # Errors
-    /// A seed does not fit, or its value does not depend on anything that was asked for.
-    pub fn backward(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
+impl Pass<'_> {
+    pub(super) fn backward(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
         together(self.plan.work, || self.walk_back(seeds))
     }
 
@@ -56,11 +55,7 @@ impl Run<'_> {
             let seed = match Real::of(seed, &self.cx.device) {
                 Some(seed) if fits => seed,
                 _ => {
-                    let wanted = shape.unwrap_or_default();
-                    return Err(GraphError::NoGradient {
-                        name: (*name).to_owned(),
-                        reason: format!("the seed is {} {:?}, must be float {wanted:?}", seed.dtype(), seed.shape()),
-                    });
+                    return Err(no_seed(name, seed, &shape.unwrap_or_default()));
                 }
             };
             accumulate(&mut gradients[id], seed);
@@ -117,6 +112,12 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// A seed that does not fit its value.
+pub(super) fn no_seed(name: &str, seed: &Tensor, wanted: &[usize]) -> GraphError {
+    let reason = format!("the seed is {} {:?}, must be float {wanted:?}", seed.dtype(), seed.shape());
+    GraphError::NoGradient { name: name.to_owned(), reason }
 }
 
 /// Differentiates one node by repeating it on a tape.

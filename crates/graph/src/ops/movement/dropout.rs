@@ -7,6 +7,7 @@ use crate::attributes::Attributes;
 use crate::error::{OpError, OpResult, invalid, unsupported};
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 struct Dropout {
     ratio: f32,
@@ -112,6 +113,10 @@ impl Operator for Dropout {
             })
         })?;
         Ok(Some(gradients))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0)
     }
 }
 

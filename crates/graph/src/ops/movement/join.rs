@@ -7,6 +7,7 @@ use crate::error::{OpResult, invalid};
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value, axis, checked_shape};
 use crate::ops::rearrange::{Fill, How, moved};
 use crate::real::Real;
+use crate::rows::{Along, RowsOf};
 
 struct Concat(i64);
 
@@ -88,6 +89,12 @@ impl Operator for Concat {
             start = end;
         }
         Ok(Some(gradients))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let at = axis(self.0, call.output.rank()).ok()?;
+        let Some(&Along::Axis(rows)) = call.along.first() else { return None };
+        (rows != at && call.along.iter().all(|&a| a == Along::Axis(rows))).then_some(rows)
     }
 }
 
@@ -200,5 +207,10 @@ impl Operator for Split {
         let mut gradients = vec![None; call.inputs.len()];
         gradients[0] = call.when(0, || Ok(Real::concat(&parts, at)))?;
         Ok(Some(gradients))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        let (at, _) = self.sizes(call.inputs).ok()?;
+        call.only(0).filter(|&rows| rows != at)
     }
 }

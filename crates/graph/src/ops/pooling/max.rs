@@ -7,6 +7,7 @@ use crate::error::{OpResult, invalid, unsupported};
 use crate::kernels::pool::Pool;
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value, one};
 use crate::real::{Real, Window};
+use crate::rows::RowsOf;
 
 use super::super::window::{Exact, Geometry, Sliding, cut, pad};
 use super::{Reach, only, pooled};
@@ -249,6 +250,11 @@ impl Operator for MaxPool {
             Ok(g.reshape(x.shape()))
         })?;
         Ok(Some(vec![of_x]))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        // The second output numbers places through the whole batch.
+        call.only(0).filter(|&axis| axis == 0 && call.outputs == 1)
     }
 }
 

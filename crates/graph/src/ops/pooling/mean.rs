@@ -4,6 +4,7 @@ use crate::attributes::Attributes;
 use crate::error::OpResult;
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value, one};
 use crate::real::Real;
+use crate::rows::RowsOf;
 
 use super::super::window::{Geometry, Sliding};
 use super::{Reach, Sums, only_float, pooled};
@@ -69,6 +70,10 @@ impl Operator for AveragePool {
         })?;
         Ok(Some(vec![of_x]))
     }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
+    }
 }
 
 /// Mean over all spatial axes.
@@ -105,6 +110,10 @@ impl Operator for GlobalAveragePool {
             Ok(call.gradient().mul_scalar(1.0 / size as f32).expand(x))
         })?;
         Ok(Some(vec![of_x]))
+    }
+
+    fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
+        call.only(0).filter(|&axis| axis == 0)
     }
 }
 
