@@ -28,4 +28,4 @@ mod weights;
 mod winograd;
 
 pub(crate) use task::alone;
-use task::{Shared, parallel, with_scratch, worth};
+use task::{PRODUCTS, Shared, parallel, with_scratch, worth};

@@ -158,7 +158,7 @@ impl Model {
 
 /// Operations from which a run moves to the threads that share its work: handing over each node from outside would cost
 /// more than many nodes do.
-const LARGE: u64 = 4 << 20;
+const LARGE: u64 = 16 << 20;
 
 /// `f()`, on a thread of the pool where there is much to do.
 fn together<T: Send>(work: u64, f: impl FnOnce() -> T + Send) -> T {

@@ -2,7 +2,7 @@
 
 use super::epilogue::Epilogue;
 use super::product::{Matrix, product};
-use super::{Shared, parallel};
+use super::{PRODUCTS, Shared, parallel};
 
 /// Products `c[i] = scale · op(a[i]) · op(b[i])` of one size.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ pub(crate) fn products(
     let shared = Shared::new(c);
     // Some products each, in a number that depends on the sizes alone.
     let each = n.div_ceil(64);
-    let operations = n.saturating_mul(one_a).saturating_mul(s.columns);
+    let operations = n.saturating_mul(one_a).saturating_mul(s.columns) / PRODUCTS;
     parallel(n.div_ceil(each), operations, |task| {
         for i in task * each..((task + 1) * each).min(n) {
             // SAFETY: each product has its own matrix.

@@ -15,11 +15,13 @@ use pulp::{MemMask, Simd, WithSimd};
 
 use super::epilogue::{Activation, Epilogue};
 use super::math::Function;
-use super::vectors::arch;
-use super::{Shared, parallel, with_scratch, worth};
+use super::vectors::{arch, first, write};
+use super::{PRODUCTS, Shared, parallel, with_scratch, worth};
 
 /// Floats of padded input that one task should hold.
 const INSIDE: usize = 1 << 16;
+/// Floats of padded groups of one channel that are at work together.
+const NEAR: usize = 1 << 13;
 /// Elements behind the last place that vectors may read.
 pub(super) const SLACK: usize = 160;
 /// Operations that a task should have at least.
@@ -181,7 +183,8 @@ impl Direct<'_> {
         let rest = self.batch - (chunks - 1) * layout.images;
         let partial = if rest == layout.images { Vec::new() } else { layout.offsets(self, rest) };
         let places = self.grid[0] * self.grid[1];
-        let operations = self.batch * self.groups * self.outside * places * (self.inside * self.taps.len() + 8);
+        let products = self.inside * self.taps.len() + 8 * PRODUCTS;
+        let operations = self.batch * self.groups * self.outside * places * products / PRODUCTS;
         // Each part pads its images again, so parts are made only where there is too little else to share. They do not
         // change the order of any sum.
         let blocks = self.outside.div_ceil(8);
@@ -201,9 +204,10 @@ impl Direct<'_> {
             let images = if last { rest } else { layout.images };
             let offsets = if last && !partial.is_empty() { &partial } else { &whole };
             let inside = self.inside * layout.channel(images) + SLACK;
+            let at_once = if self.outside == 1 { (NEAR / inside).clamp(1, 8) } else { 1 };
             let outside = self.grid[0] * images * layout.pitch + SLACK;
-            with_scratch(inside + 8 * outside, |scratch| {
-                let (scratch, result) = scratch.split_at_mut(inside);
+            with_scratch(at_once * inside + 8 * outside, |scratch| {
+                let (scratch, result) = scratch.split_at_mut(at_once * inside);
                 arch.dispatch(Task {
                     direct: self,
                     layout: &layout,
@@ -212,6 +216,8 @@ impl Direct<'_> {
                     images,
                     groups: groups * groups_each..((groups + 1) * groups_each).min(self.groups),
                     group: 0,
+                    inside,
+                    base: 0,
                     channels: part * each * 8..((part + 1) * each * 8).min(self.outside),
                     offsets,
                     farthest: offsets.iter().copied().max().unwrap_or(0) as usize,
@@ -234,6 +240,9 @@ struct Task<'a> {
     groups: std::ops::Range<usize>,
     /// The one at work.
     group: usize,
+    /// Scratch memory of one group, and where that of this one begins.
+    inside: usize,
+    base: usize,
     channels: std::ops::Range<usize>,
     offsets: &'a [u32],
     /// The largest of them.
@@ -251,16 +260,39 @@ impl WithSimd for Task<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         // Where zeros stand is the same for all groups.
         self.scratch.fill(0.0);
-        for group in self.groups.clone() {
-            self.group = group;
-            let at = Images { first: self.first, count: self.images, group };
-            pad(simd, self.direct, self.layout, self.x, at, self.scratch);
-            self.channels(simd);
+        let at_once = self.scratch.len() / self.inside;
+        for first in self.groups.clone().step_by(at_once) {
+            let groups = first..(first + at_once).min(self.groups.end);
+            for (group, scratch) in groups.clone().zip(self.scratch.chunks_exact_mut(self.inside)) {
+                let at = Images { first: self.first, count: self.images, group };
+                pad(simd, self.direct, self.layout, self.x, at, scratch);
+            }
+            if at_once > 1 {
+                self.single(simd, groups);
+            } else {
+                self.group = first;
+                self.channels(simd);
+            }
         }
     }
 }
 
 impl Task<'_> {
+    /// Groups of one output channel each, all sums before the first is written: what was just written to scratch memory
+    /// cannot be read at another offset for a while.
+    #[inline(always)]
+    fn single<S: Simd>(&mut self, simd: S, groups: std::ops::Range<usize>) {
+        let line = self.result.len() / 8;
+        for (i, group) in groups.clone().enumerate() {
+            (self.group, self.base) = (group, i * self.inside);
+            self.block::<S, 1, 6>(simd, 0, i * line, line);
+        }
+        for (i, group) in groups.enumerate() {
+            self.group = group;
+            self.write(simd, 0, i * line);
+        }
+    }
+
     #[inline(always)]
     fn channels<S: Simd>(&mut self, simd: S) {
         let line = self.result.len() / 8;
@@ -268,10 +300,10 @@ impl Task<'_> {
         while channel < self.channels.end {
             let left = self.channels.end - channel;
             let rows = match (S::F32_LANES, left) {
-                (16, 8..) => self.block::<S, 8, 2>(simd, channel, line),
-                (_, 4..) => self.block::<S, 4, 2>(simd, channel, line),
-                (_, 2..) => self.block::<S, 2, 4>(simd, channel, line),
-                _ => self.block::<S, 1, 6>(simd, channel, line),
+                (16, 8..) => self.block::<S, 8, 2>(simd, channel, 0, line),
+                (_, 4..) => self.block::<S, 4, 2>(simd, channel, 0, line),
+                (_, 2..) => self.block::<S, 2, 4>(simd, channel, 0, line),
+                _ => self.block::<S, 1, 6>(simd, channel, 0, line),
             };
             for r in 0..rows {
                 self.write(simd, channel + r, r * line);
@@ -282,21 +314,27 @@ impl Task<'_> {
 
     /// All places of `R` channels; returns `R`.
     #[inline(always)]
-    fn block<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize) -> usize {
+    fn block<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        channel: usize,
+        first: usize,
+        line: usize,
+    ) -> usize {
         let places = self.direct.grid[0] * self.images * self.layout.pitch;
         let width = V * S::F32_LANES;
         let whole = places / width * width;
         for place in (0..whole).step_by(width) {
-            self.tile::<S, R, V>(simd, channel, line, place);
+            self.tile::<S, R, V>(simd, channel, first, line, place);
         }
         // The rest in narrow tiles, so that little of the last vector is wasted.
         let mut place = whole;
         while place < places {
             if places - place > S::F32_LANES {
-                self.tile::<S, R, 2>(simd, channel, line, place);
+                self.tile::<S, R, 2>(simd, channel, first, line, place);
                 place += 2 * S::F32_LANES;
             } else {
-                self.tile::<S, R, 1>(simd, channel, line, place);
+                self.tile::<S, R, 1>(simd, channel, first, line, place);
                 place += S::F32_LANES;
             }
         }
@@ -305,17 +343,25 @@ impl Task<'_> {
 
     /// `V` vectors of places of `R` channels.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize, place: usize) {
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        channel: usize,
+        first: usize,
+        line: usize,
+        place: usize,
+    ) {
         let d = self.direct;
         let depth = self.offsets.len();
         let weight = &d.weight[(self.group * d.outside + channel) * depth..][..R * depth];
         let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[r * depth..][..depth]);
         let width = V * S::F32_LANES;
-        assert!(self.farthest + place + width <= self.scratch.len());
+        let base = self.base + place;
+        assert!(self.farthest + base + width <= self.scratch.len());
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
         for (k, &offset) in self.offsets.iter().enumerate() {
-            // SAFETY: no offset is more than the farthest, from which `place + width` elements on were checked.
-            let from = unsafe { self.scratch.as_ptr().add(offset as usize + place) };
+            // SAFETY: no offset is more than the farthest, from which `base + width` elements on were checked.
+            let from = unsafe { self.scratch.as_ptr().add(offset as usize + base) };
             let mut x = [simd.splat_f32s(0.0); V];
             for (v, x) in x.iter_mut().enumerate() {
                 // SAFETY: as above.
@@ -329,9 +375,9 @@ impl Task<'_> {
             }
         }
         for (r, sums) in sums.iter().enumerate() {
-            let to = &mut self.result[r * line + place..][..width];
+            let to = &mut self.result[first + r * line + place..][..width];
             for (to, &sum) in to.chunks_exact_mut(S::F32_LANES).zip(sums) {
-                simd.partial_store_f32s(to, sum);
+                write(simd, to, sum);
             }
         }
     }
@@ -345,7 +391,7 @@ impl Task<'_> {
         // Rows without garbage between them are one row.
         let merged = self.images == 1 && self.layout.pitch == d.grid[1] && t.down == d.grid[1] && t.right == 1;
         let (rows, len) = if merged { (1, d.grid[0] * d.grid[1]) } else { (d.grid[0], d.grid[1]) };
-        let write = Line::new(simd, len);
+        let row = Line::new(simd, len);
         for i in 0..rows {
             for image in 0..self.images {
                 let from = &self.result[line + (i * self.images + image) * self.layout.pitch..];
@@ -354,7 +400,7 @@ impl Task<'_> {
                 let to = unsafe { self.y.part(at, (len - 1) * t.right + 1) };
                 if t.right == 1 {
                     let residual = d.epilogue.residual.map(|r| &r[at..at + len]);
-                    write.finish(simd, from, bias, residual, d.epilogue.activation, to);
+                    row.finish(simd, from, bias, residual, d.epilogue.activation, to);
                 } else {
                     for (y, x) in to.iter_mut().step_by(t.right).zip(from) {
                         *y = *x;
@@ -397,7 +443,7 @@ pub(super) fn pad<S: Simd>(simd: S, d: &Direct<'_>, l: &Layout, x: &[f32], at: I
                         let from = first + n * image + (y0 + y * l.rows.step) * d.size[1] + x0;
                         match l.columns.step {
                             1 => line.copy(simd, &x[from..from + count], &mut scratch[to..]),
-                            2 => halve(&x[from..from + 2 * count - 1], &mut scratch[to..to + count]),
+                            2 => halve(&x[from..], count, &mut scratch[to..]),
                             step => {
                                 let line = x[from..].iter().step_by(step);
                                 for (to, from) in scratch[to..to + count].iter_mut().zip(line) {
@@ -423,7 +469,7 @@ impl<S: Simd> Line<S> {
     #[inline(always)]
     pub(super) fn new(simd: S, len: usize) -> Self {
         let rest = len % S::F32_LANES;
-        Self { len, whole: len / S::F32_LANES, tail: simd.mask_between_m32s(0, rest as u32) }
+        Self { len, whole: len / S::F32_LANES, tail: first(simd, rest) }
     }
 
     /// Copies the row. Behind its last element zeros are written, less than a vector of them.
@@ -490,15 +536,22 @@ impl<S: Simd> Line<S> {
     }
 }
 
-/// Every second element.
+/// Every second element of `from`, `count` of them; behind the last one zeros are written, less than [`HALVED`] of them.
 #[inline(always)]
-fn halve(from: &[f32], to: &mut [f32]) {
-    let (last, to) = match to.split_last_mut() {
-        Some(parts) => parts,
-        None => return,
-    };
-    for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
-        *to = from[0];
+fn halve(from: &[f32], count: usize, to: &mut [f32]) {
+    for first in (0..count).step_by(HALVED) {
+        let (from, to, left) = (&from[2 * first..], &mut to[first..], count - first);
+        if let (Some(from), Some(to)) = (from.first_chunk::<{ 2 * HALVED }>(), to.first_chunk_mut::<HALVED>()) {
+            for i in 0..HALVED {
+                to[i] = if i < left { from[2 * i] } else { 0.0 };
+            }
+        } else {
+            for (to, from) in to.iter_mut().zip(from.iter().step_by(2)).take(left) {
+                *to = *from;
+            }
+        }
     }
-    *last = from[from.len() - 1];
 }
+
+/// Elements that [`halve`] takes in one step.
+const HALVED: usize = 16;

@@ -5,7 +5,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::math::{Function, Function2};
-use super::vectors::arch;
+use super::vectors::{arch, read, write};
 use super::{Shared, parallel};
 
 /// Elements of one task.
@@ -62,7 +62,7 @@ impl<F: Function> WithSimd for Compute<'_, F> {
 #[inline(always)]
 pub(crate) fn line<S: Simd>(simd: S, f: impl Function, x: &[f32], out: &mut [f32]) {
     for (o, x) in out.chunks_mut(S::F32_LANES).zip(x.chunks(S::F32_LANES)) {
-        simd.partial_store_f32s(o, f.apply(simd, simd.partial_load_f32s(x)));
+        write(simd, o, f.apply(simd, read(simd, x)));
     }
 }
 
@@ -79,8 +79,8 @@ impl<F: Function2> WithSimd for Compute2<'_, F> {
     fn with_simd<S: Simd>(self, simd: S) {
         let lines = self.a.chunks(S::F32_LANES).zip(self.b.chunks(S::F32_LANES));
         for (o, (a, b)) in self.out.chunks_mut(S::F32_LANES).zip(lines) {
-            let y = self.f.apply(simd, simd.partial_load_f32s(a), simd.partial_load_f32s(b));
-            simd.partial_store_f32s(o, y);
+            let y = self.f.apply(simd, read(simd, a), read(simd, b));
+            write(simd, o, y);
         }
     }
 }

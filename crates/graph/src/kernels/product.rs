@@ -12,8 +12,8 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::math::Function;
 use super::transpose::transpose;
-use super::vectors::{arch, lanes};
-use super::{Shared, parallel, with_scratch, worth};
+use super::vectors::{arch, lanes, read, write};
+use super::{PRODUCTS, Shared, parallel, with_scratch, worth};
 
 /// Rows of `B` that are packed at once.
 const DEPTH: usize = 768;
@@ -85,7 +85,7 @@ fn dots(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
     let each = 16;
     let parts = columns.div_ceil(each);
     let shared = Shared::new(c);
-    parallel(a.rows * parts, a.rows * a.columns * columns, |task| {
+    parallel(a.rows * parts, a.rows * a.columns * columns / PRODUCTS, |task| {
         let (row, first) = (task / parts, task % parts * each);
         let at = row * columns + first;
         // SAFETY: each task has its own part of a row.
@@ -99,11 +99,23 @@ fn dots(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &mut [f32]) {
 #[inline(always)]
 fn dots4<S: Simd>(simd: S, a: &[f32], b: [&[f32]; 4]) -> [f32; 4] {
     let mut sums = [simd.splat_f32s(0.0); 4];
-    for from in (0..a.len()).step_by(S::F32_LANES) {
-        let part = from..(from + S::F32_LANES).min(a.len());
-        let x = simd.partial_load_f32s(&a[part.clone()]);
+    let (whole, rest) = S::as_simd_f32s(a);
+    let mut lines = [whole; 4];
+    let mut rests = [rest; 4];
+    for j in 0..4 {
+        (lines[j], rests[j]) = S::as_simd_f32s(&b[j][..a.len()]);
+    }
+    let [b0, b1, b2, b3] = lines;
+    for ((((x, b0), b1), b2), b3) in whole.iter().zip(b0).zip(b1).zip(b2).zip(b3) {
+        sums[0] = simd.mul_add_e_f32s(*x, *b0, sums[0]);
+        sums[1] = simd.mul_add_e_f32s(*x, *b1, sums[1]);
+        sums[2] = simd.mul_add_e_f32s(*x, *b2, sums[2]);
+        sums[3] = simd.mul_add_e_f32s(*x, *b3, sums[3]);
+    }
+    if !rest.is_empty() {
+        let x = read(simd, rest);
         for j in 0..4 {
-            sums[j] = simd.mul_add_e_f32s(x, simd.partial_load_f32s(&b[j][part.clone()]), sums[j]);
+            sums[j] = simd.mul_add_e_f32s(x, read(simd, rests[j]), sums[j]);
         }
     }
     sums.map(
@@ -137,14 +149,14 @@ impl WithSimd for Dots<'_> {
         let e = self.epilogue;
         for from in (0..self.c.len()).step_by(S::F32_LANES) {
             let to = from..(from + S::F32_LANES).min(self.c.len());
-            let mut x = simd.partial_load_f32s(&self.c[to.clone()]);
+            let mut x = read(simd, &self.c[to.clone()]);
             if let Some(bias) = e.bias {
-                x = simd.add_f32s(x, simd.partial_load_f32s(&bias[self.first + to.start..self.first + to.end]));
+                x = simd.add_f32s(x, read(simd, &bias[self.first + to.start..self.first + to.end]));
             }
             if let Some(residual) = e.residual {
-                x = simd.add_f32s(x, simd.partial_load_f32s(&residual[self.at + to.start..self.at + to.end]));
+                x = simd.add_f32s(x, read(simd, &residual[self.at + to.start..self.at + to.end]));
             }
-            simd.partial_store_f32s(&mut self.c[to], e.activation.apply(simd, x));
+            write(simd, &mut self.c[to], e.activation.apply(simd, x));
         }
     }
 }
@@ -161,7 +173,7 @@ impl Product<'_> {
         let wide = vectors.div_ceil(vectors.div_ceil(most));
         let width = wide * lanes;
         let panels = columns.div_ceil(width);
-        let operations = rows.saturating_mul(depth).saturating_mul(columns);
+        let operations = rows.saturating_mul(depth).saturating_mul(columns) / PRODUCTS;
         // Enough tasks for any usual machine, in a number that depends on the shape alone.
         let small = !worth(operations);
         let group = if panels >= 64 * GROUP { GROUP } else { panels.div_ceil(64).max(1) };
@@ -332,18 +344,18 @@ impl Task<'_> {
                 let to = unsafe { self.to.part(at + from.min(count), len) };
                 let mut x = sums[r][v];
                 if !first {
-                    x = simd.add_f32s(x, simd.partial_load_f32s(to));
+                    x = simd.add_f32s(x, read(simd, to));
                 }
                 if last {
                     if let Some(bias) = p.epilogue.bias {
-                        x = simd.add_f32s(x, simd.partial_load_f32s(&bias[column + from.min(count)..][..len]));
+                        x = simd.add_f32s(x, read(simd, &bias[column + from.min(count)..][..len]));
                     }
                     if let Some(residual) = p.epilogue.residual {
-                        x = simd.add_f32s(x, simd.partial_load_f32s(&residual[at + from.min(count)..][..len]));
+                        x = simd.add_f32s(x, read(simd, &residual[at + from.min(count)..][..len]));
                     }
                     x = p.epilogue.activation.apply(simd, x);
                 }
-                simd.partial_store_f32s(to, x);
+                write(simd, to, x);
             }
         }
     }

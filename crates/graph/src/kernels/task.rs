@@ -63,6 +63,9 @@ pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + S
     }
 }
 
+/// Products and sums of which a vector unit does as many in the time of one other operation.
+pub(crate) const PRODUCTS: usize = 4;
+
 /// Whether other threads are worth waking: that costs about 5 µs of one core, and several times as much from outside their
 /// pool.
 pub(crate) fn worth(operations: usize) -> bool {

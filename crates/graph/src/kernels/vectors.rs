@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, MemMask, Simd, WithSimd};
 
 /// The widest vectors of this machine, or narrower ones where the environment variable `NETPROOF_VECTORS` says `avx2` or
 /// `portable`: to compare machines, and to test the code for other ones.
@@ -32,6 +32,36 @@ fn named(_: &str) -> Option<Arch> {
 /// Floats of a vector.
 pub(crate) fn lanes() -> usize {
     arch().dispatch(Lanes)
+}
+
+/// A mask of the first `len` lanes, for memory. Made anew, as the one that pulp hands out calls a function at each use.
+#[inline(always)]
+pub(crate) fn first<S: Simd>(simd: S, len: usize) -> MemMask<S::m32s> {
+    MemMask::new(simd.mask_between_m32s(0, len as u32).mask())
+}
+
+/// A vector of the first floats of `from`, zeros behind the last.
+#[inline(always)]
+pub(crate) fn read<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
+    if from.len() >= S::F32_LANES {
+        // SAFETY: there are as many floats as the vector has lanes.
+        unsafe { from.as_ptr().cast::<S::f32s>().read_unaligned() }
+    } else {
+        // SAFETY: the mask covers what there is.
+        unsafe { simd.mask_load_ptr_f32s(first(simd, from.len()), from.as_ptr()) }
+    }
+}
+
+/// Writes the first lanes, as many as there is room for.
+#[inline(always)]
+pub(crate) fn write<S: Simd>(simd: S, to: &mut [f32], value: S::f32s) {
+    if to.len() >= S::F32_LANES {
+        // SAFETY: as in `read`.
+        unsafe { to.as_mut_ptr().cast::<S::f32s>().write_unaligned(value) }
+    } else {
+        // SAFETY: as in `read`.
+        unsafe { simd.mask_store_ptr_f32s(first(simd, to.len()), to.as_mut_ptr(), value) }
+    }
 }
 
 struct Lanes;

@@ -13,8 +13,8 @@ use super::convolution::Shape;
 use super::direct::{Direct, Images, Layout, Line, SLACK, TASK, Target, pad};
 use super::epilogue::Epilogue;
 use super::transpose::transpose;
-use super::vectors::{arch, lanes};
-use super::{Shared, parallel, with_scratch};
+use super::vectors::{arch, lanes, read, write};
+use super::{PRODUCTS, Shared, parallel, with_scratch};
 
 /// Most elements of a weight that every task sums for itself; larger ones are divided among tasks.
 const SMALL: usize = 1 << 20;
@@ -63,7 +63,7 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
     let part = tiles * tile * wide;
     let one = s.inside * plane + outputs * wide;
     let at_once = PLACES.div_ceil(outputs).min(INSIDE / one).clamp(1, images_each);
-    let operations = s.batch * outputs * taps * s.outside * s.groups;
+    let operations = s.batch * outputs * taps * s.outside * s.groups / PRODUCTS;
     with_scratch(image_tasks * s.groups * part, |sums| {
         let shared = Shared::new(sums);
         parallel(image_tasks * s.groups * tile_tasks, operations, |task| {
@@ -341,7 +341,7 @@ impl Tiles<'_> {
                 let (line, zeros) = line.split_at_mut(s.input[1]);
                 zeros.fill(0.0);
                 for (to, from) in line.chunks_mut(S::F32_LANES).zip(from.chunks(S::F32_LANES)) {
-                    simd.partial_store_f32s(to, simd.partial_load_f32s(from));
+                    write(simd, to, read(simd, from));
                 }
             }
         }

@@ -26,7 +26,7 @@ use super::convolution::Shape;
 use super::epilogue::Epilogue;
 use super::transpose::transpose;
 use super::vectors::{arch, lanes};
-use super::{Shared, parallel, with_scratch};
+use super::{PRODUCTS, Shared, parallel, with_scratch};
 use products::{Correlate, Multiply};
 use tiles::{Collect, Spread};
 use weight::{Taps, Weight};
@@ -84,7 +84,7 @@ pub(crate) fn input_gradient(s: &Shape, gradient: &[f32], weight: &[f32], x: &mu
 fn run(plane: Plane, batch: usize, x: &[f32], weight: &Weight<'_>, epilogue: Epilogue<'_>, y: &mut [f32]) -> bool {
     let Weight { inside, outside, .. } = *weight;
     let rows = batch * plane.down;
-    let operations = rows * plane.right * TILE * inside * outside;
+    let operations = rows * plane.right * TILE * inside * outside / PRODUCTS;
     let finite = AtomicBool::new(true);
     with_scratch(TILE * inside * outside, |u| {
         weight.transform(u, &finite);
@@ -138,7 +138,7 @@ pub(crate) fn weight_gradient(s: &Shape, x: &[f32], gradient: &[f32], weight: &m
     let plane = Plane::of(s);
     let (inside, outside) = (s.inside, s.outside);
     let rows = s.batch * plane.down;
-    let operations = rows * plane.right * TILE * inside * outside;
+    let operations = rows * plane.right * TILE * inside * outside / PRODUCTS;
     let each = (WIDE / (TILE * (inside + outside) * plane.right)).max(1);
     let finite = AtomicBool::new(true);
     with_scratch(TILE * inside * outside, |sums| {

@@ -8,6 +8,7 @@ use super::super::Shared;
 use super::super::epilogue::Epilogue;
 use super::super::math::Function;
 use super::super::transpose::transpose;
+use super::super::vectors::{read, write};
 use super::{BLOCK, Band, Part, Side, TILE, load, store};
 
 pub(super) struct Spread<'a> {
@@ -203,11 +204,11 @@ impl Collect<'_> {
         let bias = simd.splat_f32s(e.bias.map_or(0.0, |b| b[channel]));
         for first in (0..to.len()).step_by(S::F32_LANES) {
             let range = first..(first + S::F32_LANES).min(to.len());
-            let mut x = simd.add_f32s(simd.partial_load_f32s(&from[range.clone()]), bias);
+            let mut x = simd.add_f32s(read(simd, &from[range.clone()]), bias);
             if let Some(residual) = e.residual {
-                x = simd.add_f32s(x, simd.partial_load_f32s(&residual[at + first..at + range.end]));
+                x = simd.add_f32s(x, read(simd, &residual[at + first..at + range.end]));
             }
-            simd.partial_store_f32s(&mut to[range], e.activation.apply(simd, x));
+            write(simd, &mut to[range], e.activation.apply(simd, x));
         }
     }
 }
