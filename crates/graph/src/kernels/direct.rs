@@ -105,6 +105,18 @@ pub(super) struct Layout {
     /// For each phase of rows and columns its number among those that taps meet.
     phases: Vec<Option<usize>>,
     used: usize,
+    blocks: Vec<Block>,
+}
+
+/// What one phase has of a plane of x: `rows` rows from the row `y0` of x on, in rows from `top` on, and the same with columns.
+struct Block {
+    slot: usize,
+    top: usize,
+    rows: usize,
+    y0: usize,
+    before: usize,
+    count: usize,
+    x0: usize,
 }
 
 impl Layout {
@@ -144,7 +156,16 @@ impl Layout {
             (1..=most).rev().min_by(|&a, &b| waste(a).total_cmp(&waste(b))).unwrap_or(1)
         };
         let images = Some(best(INSIDE)).filter(|&n| waste(n) < 1.08).unwrap_or_else(|| best(2 * INSIDE));
-        Self { rows, columns, pitch, images, phases, used }
+        let mut blocks = Vec::with_capacity(used);
+        for (phase, slot) in phases.iter().enumerate() {
+            let Some(slot) = *slot else { continue };
+            let (top, rows, y0) = rows.inner(phase / columns.step, d.size[0]);
+            let (before, count, x0) = columns.inner(phase % columns.step, d.size[1]);
+            if rows > 0 && count > 0 {
+                blocks.push(Block { slot, top, rows, y0, before, count, x0 });
+            }
+        }
+        Self { rows, columns, pitch, images, phases, used, blocks }
     }
 
     /// Elements of one channel of `images` images.
@@ -422,33 +443,27 @@ pub(super) struct Images {
 /// Copies the images into scratch memory, between the zeros.
 #[inline(always)]
 pub(super) fn pad<S: Simd>(simd: S, d: &Direct<'_>, l: &Layout, x: &[f32], at: Images, scratch: &mut [f32]) {
-    let plane = d.size[0] * d.size[1];
+    let [height, width] = d.size;
+    let plane = height * width;
+    let image = d.groups * d.inside * plane;
+    let (across, size) = (at.count * l.pitch, l.plane(at.count));
     for channel in 0..d.inside {
-        for py in 0..l.rows.step {
-            let (top, rows, y0) = l.rows.inner(py, d.size[0]);
-            for px in 0..l.columns.step {
-                let (before, count, x0) = l.columns.inner(px, d.size[1]);
-                let Some(slot) = l.phases[py * l.columns.step + px] else { continue };
-                if count == 0 {
-                    continue;
-                }
-                let phase = (channel * l.used + slot) * l.plane(at.count);
-                let first = ((at.first * d.groups + at.group) * d.inside + channel) * plane;
-                let image = d.groups * d.inside * plane;
-                let line = Line::new(simd, count);
-                // In the order of scratch memory: what a vector writes behind its row is zero, or written later.
-                for y in 0..rows {
-                    for n in 0..at.count {
-                        let to = phase + ((top + y) * at.count + n) * l.pitch + before;
-                        let from = first + n * image + (y0 + y * l.rows.step) * d.size[1] + x0;
-                        match l.columns.step {
-                            1 => line.copy(simd, &x[from..from + count], &mut scratch[to..]),
-                            2 => halve(&x[from..], count, &mut scratch[to..]),
-                            step => {
-                                let line = x[from..].iter().step_by(step);
-                                for (to, from) in scratch[to..to + count].iter_mut().zip(line) {
-                                    *to = *from;
-                                }
+        let first = ((at.first * d.groups + at.group) * d.inside + channel) * plane;
+        for block in &l.blocks {
+            let to = (channel * l.used + block.slot) * size + block.top * across + block.before;
+            let from = first + block.y0 * width + block.x0;
+            let line = Line::new(simd, block.count);
+            // In the order of scratch memory: what a vector writes behind its row is zero, or written later.
+            for y in 0..block.rows {
+                for n in 0..at.count {
+                    let from = &x[from + y * l.rows.step * width + n * image..];
+                    let to = &mut scratch[to + y * across + n * l.pitch..];
+                    match l.columns.step {
+                        1 => line.copy(simd, from, to),
+                        2 => halve(from, block.count, to),
+                        step => {
+                            for (to, from) in to.iter_mut().zip(from.iter().step_by(step)).take(block.count) {
+                                *to = *from;
                             }
                         }
                     }
@@ -472,24 +487,24 @@ impl<S: Simd> Line<S> {
         Self { len, whole: len / S::F32_LANES, tail: first(simd, rest) }
     }
 
-    /// Copies the row. Behind its last element zeros are written, less than a vector of them.
+    /// Copies the row at the beginning of `from`. Behind its last element zeros are written, less than a vector of them.
     #[inline(always)]
     pub(super) fn copy(&self, simd: S, from: &[f32], to: &mut [f32]) {
-        assert!(from.len() >= self.len && to.len() >= (self.whole + 1) * S::F32_LANES);
+        let vectors = self.len.div_ceil(S::F32_LANES);
+        assert!(from.len() >= self.len && to.len() >= vectors * S::F32_LANES);
+        let at = |v: usize| v * S::F32_LANES;
         for v in 0..self.whole {
-            let at = v * S::F32_LANES;
             // SAFETY: both slices have the whole vectors.
             unsafe {
-                let x = from.as_ptr().add(at).cast::<S::f32s>().read_unaligned();
-                to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(x);
+                let x = from.as_ptr().add(at(v)).cast::<S::f32s>().read_unaligned();
+                to.as_mut_ptr().add(at(v)).cast::<S::f32s>().write_unaligned(x);
             }
         }
-        if !self.len.is_multiple_of(S::F32_LANES) {
-            let at = self.whole * S::F32_LANES;
-            // SAFETY: the mask covers what is left of `from`, and `to` has one more vector.
+        if vectors > self.whole {
+            // SAFETY: the mask covers what is left of the row, and `to` has one more vector.
             unsafe {
-                let x = simd.mask_load_ptr_f32s(self.tail, from.as_ptr().add(at));
-                to.as_mut_ptr().add(at).cast::<S::f32s>().write_unaligned(x);
+                let x = simd.mask_load_ptr_f32s(self.tail, from.as_ptr().add(at(self.whole)));
+                to.as_mut_ptr().add(at(self.whole)).cast::<S::f32s>().write_unaligned(x);
             }
         }
     }
