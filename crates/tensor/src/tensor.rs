@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::pool::any_floats;
 use crate::{DType, MAX_RANK, TensorError, element_count, pool};
 
 /// The elements of a tensor, row-major.
@@ -225,7 +226,7 @@ impl Tensor {
         }
         let (a, b) = (start * self.row_len(), end * self.row_len());
         let elements = match &*self.elements {
-            Elements::Float(v) => Elements::Float(v[a..b].to_vec()),
+            Elements::Float(v) => Elements::Float(copied(b - a, [&v[a..b]])),
             Elements::Int(v) => Elements::Int(v[a..b].to_vec()),
             Elements::Bool(v) => Elements::Bool(v[a..b].to_vec()),
             Elements::Text(v) => Elements::Text(v[a..b].to_vec()),
@@ -248,7 +249,7 @@ impl Tensor {
             rows.iter().flat_map(|&r| v[r * n..(r + 1) * n].iter().cloned()).collect()
         }
         let elements = match &*self.elements {
-            Elements::Float(v) => Elements::Float(pick(v, rows, n)),
+            Elements::Float(v) => Elements::Float(copied(rows.len() * n, rows.iter().map(|&r| &v[r * n..(r + 1) * n]))),
             Elements::Int(v) => Elements::Int(pick(v, rows, n)),
             Elements::Bool(v) => Elements::Bool(pick(v, rows, n)),
             Elements::Text(v) => Elements::Text(pick(v, rows, n)),
@@ -273,7 +274,11 @@ impl Tensor {
         }
         shape[0] = 0;
         let mut elements = match &*first.elements {
-            Elements::Float(_) => Elements::Float(Vec::new()),
+            Elements::Float(_) => {
+                let mut room = any_floats(parts.iter().map(Self::len).sum());
+                room.clear();
+                Elements::Float(room)
+            }
             Elements::Int(_) => Elements::Int(Vec::new()),
             Elements::Bool(_) => Elements::Bool(Vec::new()),
             Elements::Text(_) => Elements::Text(Vec::new()),
@@ -293,6 +298,14 @@ impl Tensor {
         }
         Self::new(first.dtype, shape, elements)
     }
+}
+
+/// `len` floats in all, one piece after the other, in memory that is used again.
+fn copied<'a>(len: usize, pieces: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
+    let mut out = any_floats(len);
+    out.clear();
+    pieces.into_iter().for_each(|piece| out.extend_from_slice(piece));
+    out
 }
 
 #[cfg(test)]

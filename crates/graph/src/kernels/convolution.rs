@@ -404,7 +404,8 @@ mod tests {
                 // Not `max`, which would hide what is not a number.
                 let want = if want < 0.0 { 0.0 } else { want };
                 let same = y.is_nan() == want.is_nan() && y.is_infinite() == want.is_infinite();
-                assert!(same && !((y - want).abs() > 1e-3), "{s:?}, {value}: {y} {want}");
+                let apart = (y - want).abs() > 1e-3;
+                assert!(same && !apart, "{s:?}, {value}: {y} {want}");
             }
         }
     }

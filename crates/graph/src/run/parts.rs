@@ -12,6 +12,7 @@ use super::{LARGE, Parameters, Request, Run};
 use crate::error::GraphError;
 use crate::kernels::alone;
 use crate::model::{Model, ValueId};
+use crate::operator::Fact;
 use crate::plan::Plan;
 use crate::rows::Along;
 
@@ -60,8 +61,15 @@ impl Parts {
     /// Rows of a part, and how values depend on rows.
     fn divide(model: &Model, given: &Given, plan: &Plan) -> Option<Division> {
         let count = rows(model, given)?;
-        let sizes = model.nodes.iter().flat_map(|n| n.outputs.iter().flatten());
-        let largest = sizes.filter_map(|&id| plan.facts[id].as_ref()).map(|f| f.count()).max()?.div_ceil(count);
+        let made = model.nodes.iter().flat_map(|n| n.outputs.iter().flatten());
+        let sizes: Vec<usize> = made.filter_map(|&id| plan.facts[id].as_ref()).map(Fact::count).collect();
+        let largest = sizes.iter().max()?.div_ceil(count);
+        // Parts are cut out of the inputs and put together to the outputs, so what lies between should be more.
+        let outputs = model.outputs.iter().filter_map(|p| plan.facts[model.id(&p.name).ok()?].as_ref());
+        let ends = given.iter().map(|(_, t)| t.len()).sum::<usize>() + outputs.map(Fact::count).sum::<usize>();
+        if sizes.iter().sum::<usize>() < 4 * ends {
+            return None;
+        }
         // Weights are read for each part, so a part should have at least as much of its own.
         let weights: usize = model.parameters.values().map(|p| p.tensor.len()).sum();
         let least = NEAR.max(weights).div_ceil(largest.max(1));

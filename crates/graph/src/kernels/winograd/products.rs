@@ -1,5 +1,7 @@
 //! The 16 products of matrices, one for each element of a tile.
 
+#![allow(clippy::needless_range_loop, reason = "constant numbers keep vectors in registers")]
+
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -45,7 +47,6 @@ impl WithSimd for Multiply<'_> {
 
 /// Adds products of `R` numbers with `B` blocks of `V` vectors.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "constant numbers keep the sums in registers")]
 fn add<S: Simd, const R: usize, const B: usize, const V: usize>(
     simd: S,
     a: [f32; R],
@@ -70,7 +71,6 @@ fn add<S: Simd, const R: usize, const B: usize, const V: usize>(
 
 /// `m[block][tile] = Σ v[c][tile] · u[block][c]`, with 16 output channels of a block as vectors.
 #[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "constant numbers keep the sums in registers")]
 fn products<S: Simd, const R: usize, const B: usize, const V: usize>(
     simd: S,
     v: &[f32],
@@ -139,7 +139,6 @@ impl WithSimd for Correlate<'_> {
 
 impl Correlate<'_> {
     #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "constant numbers keep the sums in registers")]
     fn run<S: Simd, const R: usize, const B: usize, const V: usize>(self, simd: S) {
         let tiles = self.part.tiles * BLOCK;
         let (v_step, g_step) = (self.part.element(self.inside), self.part.element(self.outside));

@@ -1,5 +1,7 @@
 //! Places to transformed tiles, and sums of tiles back to places.
 
+#![allow(clippy::needless_range_loop, reason = "constant numbers keep vectors in registers")]
+
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
@@ -76,6 +78,7 @@ impl Spread<'_> {
     }
 
     #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "tasks have different tiles")]
     fn tile(&self, element: usize, at: usize) -> &mut [f32] {
         let from = element * self.part.element(self.channels) + (self.block * self.part.tiles + at) * BLOCK;
         // SAFETY: each block of channels of each tile has its own part, and rows of tiles are divided among tasks.

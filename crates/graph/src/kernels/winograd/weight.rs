@@ -1,5 +1,7 @@
 //! A weight to transformed tiles, and sums over tiles to its gradient.
 
+#![allow(clippy::needless_range_loop, reason = "constant numbers keep vectors in registers")]
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
