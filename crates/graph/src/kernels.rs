@@ -9,6 +9,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod convolution;
+mod depthwise;
 mod direct;
 pub(crate) mod elementwise;
 pub(crate) mod epilogue;

@@ -13,6 +13,7 @@
 
 use pulp::{MemMask, Simd, WithSimd};
 
+use super::depthwise;
 use super::epilogue::{Activation, Epilogue};
 use super::math::Function;
 use super::vectors::{arch, first, write};
@@ -20,8 +21,6 @@ use super::{PRODUCTS, Shared, parallel, with_scratch, worth};
 
 /// Floats of padded input that one task should hold.
 const INSIDE: usize = 1 << 16;
-/// Floats of padded groups of one channel that are at work together.
-const NEAR: usize = 1 << 13;
 /// Elements behind the last place that vectors may read.
 pub(super) const SLACK: usize = 160;
 /// Operations that a task should have at least.
@@ -197,6 +196,9 @@ impl Direct<'_> {
         if self.batch * self.groups * self.outside * self.grid[0] * self.grid[1] == 0 {
             return;
         }
+        if depthwise::fits(self) {
+            return depthwise::run(self, x, y);
+        }
         let arch = arch();
         let layout = Layout::new(self);
         let whole = layout.offsets(self, layout.images);
@@ -225,10 +227,9 @@ impl Direct<'_> {
             let images = if last { rest } else { layout.images };
             let offsets = if last && !partial.is_empty() { &partial } else { &whole };
             let inside = self.inside * layout.channel(images) + SLACK;
-            let at_once = if self.outside == 1 { (NEAR / inside).clamp(1, 8) } else { 1 };
             let outside = self.grid[0] * images * layout.pitch + SLACK;
-            with_scratch(at_once * inside + 8 * outside, |scratch| {
-                let (scratch, result) = scratch.split_at_mut(at_once * inside);
+            with_scratch(inside + 8 * outside, |scratch| {
+                let (scratch, result) = scratch.split_at_mut(inside);
                 arch.dispatch(Task {
                     direct: self,
                     layout: &layout,
@@ -237,8 +238,6 @@ impl Direct<'_> {
                     images,
                     groups: groups * groups_each..((groups + 1) * groups_each).min(self.groups),
                     group: 0,
-                    inside,
-                    base: 0,
                     channels: part * each * 8..((part + 1) * each * 8).min(self.outside),
                     offsets,
                     farthest: offsets.iter().copied().max().unwrap_or(0) as usize,
@@ -261,9 +260,6 @@ struct Task<'a> {
     groups: std::ops::Range<usize>,
     /// The one at work.
     group: usize,
-    /// Scratch memory of one group, and where that of this one begins.
-    inside: usize,
-    base: usize,
     channels: std::ops::Range<usize>,
     offsets: &'a [u32],
     /// The largest of them.
@@ -281,39 +277,16 @@ impl WithSimd for Task<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         // Where zeros stand is the same for all groups.
         self.scratch.fill(0.0);
-        let at_once = self.scratch.len() / self.inside;
-        for first in self.groups.clone().step_by(at_once) {
-            let groups = first..(first + at_once).min(self.groups.end);
-            for (group, scratch) in groups.clone().zip(self.scratch.chunks_exact_mut(self.inside)) {
-                let at = Images { first: self.first, count: self.images, group };
-                pad(simd, self.direct, self.layout, self.x, at, scratch);
-            }
-            if at_once > 1 {
-                self.single(simd, groups);
-            } else {
-                self.group = first;
-                self.channels(simd);
-            }
+        for group in self.groups.clone() {
+            self.group = group;
+            let at = Images { first: self.first, count: self.images, group };
+            pad(simd, self.direct, self.layout, self.x, at, self.scratch);
+            self.channels(simd);
         }
     }
 }
 
 impl Task<'_> {
-    /// Groups of one output channel each, all sums before the first is written: what was just written to scratch memory
-    /// cannot be read at another offset for a while.
-    #[inline(always)]
-    fn single<S: Simd>(&mut self, simd: S, groups: std::ops::Range<usize>) {
-        let line = self.result.len() / 8;
-        for (i, group) in groups.clone().enumerate() {
-            (self.group, self.base) = (group, i * self.inside);
-            self.block::<S, 1, 6>(simd, 0, i * line, line);
-        }
-        for (i, group) in groups.enumerate() {
-            self.group = group;
-            self.write(simd, 0, i * line);
-        }
-    }
-
     #[inline(always)]
     fn channels<S: Simd>(&mut self, simd: S) {
         let line = self.result.len() / 8;
@@ -321,10 +294,10 @@ impl Task<'_> {
         while channel < self.channels.end {
             let left = self.channels.end - channel;
             let rows = match (S::F32_LANES, left) {
-                (16, 8..) => self.block::<S, 8, 2>(simd, channel, 0, line),
-                (_, 4..) => self.block::<S, 4, 2>(simd, channel, 0, line),
-                (_, 2..) => self.block::<S, 2, 4>(simd, channel, 0, line),
-                _ => self.block::<S, 1, 6>(simd, channel, 0, line),
+                (16, 8..) => self.block::<S, 8, 2>(simd, channel, line),
+                (_, 4..) => self.block::<S, 4, 2>(simd, channel, line),
+                (_, 2..) => self.block::<S, 2, 4>(simd, channel, line),
+                _ => self.block::<S, 1, 6>(simd, channel, line),
             };
             for r in 0..rows {
                 self.write(simd, channel + r, r * line);
@@ -335,27 +308,21 @@ impl Task<'_> {
 
     /// All places of `R` channels; returns `R`.
     #[inline(always)]
-    fn block<S: Simd, const R: usize, const V: usize>(
-        &mut self,
-        simd: S,
-        channel: usize,
-        first: usize,
-        line: usize,
-    ) -> usize {
+    fn block<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize) -> usize {
         let places = self.direct.grid[0] * self.images * self.layout.pitch;
         let width = V * S::F32_LANES;
         let whole = places / width * width;
         for place in (0..whole).step_by(width) {
-            self.tile::<S, R, V>(simd, channel, first, line, place);
+            self.tile::<S, R, V>(simd, channel, line, place);
         }
         // The rest in narrow tiles, so that little of the last vector is wasted.
         let mut place = whole;
         while place < places {
             if places - place > S::F32_LANES {
-                self.tile::<S, R, 2>(simd, channel, first, line, place);
+                self.tile::<S, R, 2>(simd, channel, line, place);
                 place += 2 * S::F32_LANES;
             } else {
-                self.tile::<S, R, 1>(simd, channel, first, line, place);
+                self.tile::<S, R, 1>(simd, channel, line, place);
                 place += S::F32_LANES;
             }
         }
@@ -364,25 +331,17 @@ impl Task<'_> {
 
     /// `V` vectors of places of `R` channels.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(
-        &mut self,
-        simd: S,
-        channel: usize,
-        first: usize,
-        line: usize,
-        place: usize,
-    ) {
+    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize, place: usize) {
         let d = self.direct;
         let depth = self.offsets.len();
         let weight = &d.weight[(self.group * d.outside + channel) * depth..][..R * depth];
         let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[r * depth..][..depth]);
         let width = V * S::F32_LANES;
-        let base = self.base + place;
-        assert!(self.farthest + base + width <= self.scratch.len());
+        assert!(self.farthest + place + width <= self.scratch.len());
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
         for (k, &offset) in self.offsets.iter().enumerate() {
-            // SAFETY: no offset is more than the farthest, from which `base + width` elements on were checked.
-            let from = unsafe { self.scratch.as_ptr().add(offset as usize + base) };
+            // SAFETY: no offset is more than the farthest, from which `place + width` elements on were checked.
+            let from = unsafe { self.scratch.as_ptr().add(offset as usize + place) };
             let mut x = [simd.splat_f32s(0.0); V];
             for (v, x) in x.iter_mut().enumerate() {
                 // SAFETY: as above.
@@ -396,7 +355,7 @@ impl Task<'_> {
             }
         }
         for (r, sums) in sums.iter().enumerate() {
-            let to = &mut self.result[first + r * line + place..][..width];
+            let to = &mut self.result[r * line + place..][..width];
             for (to, &sum) in to.chunks_exact_mut(S::F32_LANES).zip(sums) {
                 write(simd, to, sum);
             }
