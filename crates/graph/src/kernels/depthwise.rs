@@ -7,6 +7,8 @@
 //! Zhang, Lo and Lu, "High Performance Depthwise and Pointwise Convolutions on Mobile Devices", AAAI 2020
 //! (arXiv:2001.02504): rows of outputs in registers; the masks are ours.
 
+#![allow(clippy::needless_range_loop, reason = "constant numbers keep vectors in registers")]
+
 use std::ops::Range;
 
 use pulp::{MemMask, Simd, WithSimd};
@@ -93,7 +95,6 @@ impl Planes<'_> {
 
     /// Some columns of one plane.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "constant numbers keep vectors in registers")]
     fn plane<S: Simd, const K: usize, const T: usize>(
         &self,
         simd: S,
