@@ -76,7 +76,6 @@ mod tests {
     use netproof_tensor::Tensor;
 
     use super::test_support::{apply, images};
-    use super::*;
     use crate::method::{Method, Registry};
 
     #[test]

@@ -38,12 +38,7 @@ impl Job {
     /// A network and rows; part of them is set aside for validation where there is none and the recipe says so.
     /// # Errors
     /// The rows cannot be read.
-    pub fn new(
-        recipe: &Recipe,
-        model: Model,
-        train: Dataset,
-        validation: Option<Dataset>,
-    ) -> Result<Self, TrainError> {
+    pub fn new(recipe: &Recipe, model: Model, train: Dataset, validation: Option<Dataset>) -> Result<Self, TrainError> {
         let mut job = Self { model, train, validation, notes: Vec::new() };
         job.note_small_classes()?;
         if job.validation.is_none() && recipe.validation_fraction > 0.0 {
@@ -95,7 +90,9 @@ impl Job {
             let name = name.unwrap_or_default();
             self.notes.push(match n {
                 0 => format!("class {class}{name} has no training rows: it cannot be learnt"),
-                _ => format!("class {class}{name} has one training row: nothing can be said about how well it is learnt"),
+                _ => {
+                    format!("class {class}{name} has one training row: nothing can be said about how well it is learnt")
+                }
             });
         }
         Ok(())

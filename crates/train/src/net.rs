@@ -60,7 +60,8 @@ impl Net {
         if fits {
             return Ok(row.to_vec());
         }
-        let own: Option<Vec<usize>> = dims.iter().map(|d| if let Dim::Fixed(n) = d { Some(*n) } else { None }).collect();
+        let own: Option<Vec<usize>> =
+            dims.iter().map(|d| if let Dim::Fixed(n) = d { Some(*n) } else { None }).collect();
         match own {
             Some(shape) if shape.iter().product::<usize>() == row.iter().product::<usize>() => Ok(shape),
             _ => {
@@ -97,7 +98,13 @@ impl Net {
         }
     }
 
-    fn run(&self, weights: &Weights, features: &Tensor, seed: Option<u64>, wrt: Parameters) -> Result<Run<'_>, TrainError> {
+    fn run(
+        &self,
+        weights: &Weights,
+        features: &Tensor,
+        seed: Option<u64>,
+        wrt: Parameters,
+    ) -> Result<Run<'_>, TrainError> {
         let mut inputs = Vec::with_capacity(1 + weights.names().len());
         inputs.push((self.input.clone(), features.clone()));
         inputs.extend(weights.names().iter().cloned().zip(weights.tensors().iter().cloned()));

@@ -169,11 +169,14 @@ fn wanted(target: Target<'_>, output: usize, width: usize) -> f64 {
 fn need_classes(what: &str, width: usize, labels: &LabelKind) -> Result<usize, TrainError> {
     let LabelKind::Classes { count, .. } = labels else {
         return Err(TrainError::Mismatch {
-            message: format!("objective `{what}` needs classes as labels; for numbers choose `mean-squared` or `huber`"),
+            message: format!(
+                "objective `{what}` needs classes as labels; for numbers choose `mean-squared` or `huber`"
+            ),
         });
     };
     if width < *count {
-        let message = format!("the network has {width} outputs, the labels have {count} classes; replace its last layer");
+        let message =
+            format!("the network has {width} outputs, the labels have {count} classes; replace its last layer");
         return Err(TrainError::Mismatch { message });
     }
     Ok(*count)
@@ -186,7 +189,9 @@ fn need_numbers(what: &str, width: usize, labels: &LabelKind) -> Result<(), Trai
         LabelKind::Classes { count, .. } if *count <= width || (width == 1 && *count == 2) => Ok(()),
         LabelKind::None => Err(TrainError::Mismatch { message: "the data has no labels to learn from".to_owned() }),
         LabelKind::Classes { count, .. } => Err(TrainError::Mismatch {
-            message: format!("the network has {width} outputs, the labels have {count} classes; replace its last layer"),
+            message: format!(
+                "the network has {width} outputs, the labels have {count} classes; replace its last layer"
+            ),
         }),
         _ => Err(TrainError::Mismatch {
             message: format!("objective `{what}` predicts one number per row, the network has {width} outputs"),
@@ -264,10 +269,7 @@ mod tests {
             let (whole, gradient) = evaluate(&*objective, &outputs(300), &batch(300, Some(weights.clone()))).unwrap();
             let mut sums = Sums::default();
             for row in 0..300 {
-                let one = Batch {
-                    targets: Targets::Classes(vec![row % 3]),
-                    ..batch(1, Some(vec![weights[row]]))
-                };
+                let one = Batch { targets: Targets::Classes(vec![row % 3]), ..batch(1, Some(vec![weights[row]])) };
                 let (s, g) = evaluate(&*objective, &outputs(300).slice_rows(row, row + 1).unwrap(), &one).unwrap();
                 assert_eq!(g.as_f32().unwrap(), &gradient.as_f32().unwrap()[row * 3..row * 3 + 3], "{}", entry.id);
                 sums.add(&s);

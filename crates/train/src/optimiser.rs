@@ -42,8 +42,7 @@ pub trait Optimiser: Send + Sync {
 }
 
 /// Every optimiser of this crate.
-pub static OPTIMISERS: &[Entry<dyn Optimiser>] =
-    &[sgd::ENTRY, adam::ADAM, adam::ADAM_W, rms_prop::ENTRY, lamb::ENTRY];
+pub static OPTIMISERS: &[Entry<dyn Optimiser>] = &[sgd::ENTRY, adam::ADAM, adam::ADAM_W, rms_prop::ENTRY, lamb::ENTRY];
 
 /// Elements of one task.
 const BLOCK: usize = 1 << 14;
@@ -124,19 +123,13 @@ mod tests {
             ),
             (adam.clone(), [0.48428, -1.2211434, 2.9699538, 0.0281668, 0.7513846]),
             (Method { kind: "adamw".into(), ..adam }, [0.4904341, -1.2180759, 2.9609973, 0.0281399, 0.7634719]),
-            (
-                rms.clone().with("weight_decay", 0.1),
-                [0.4797626, -0.9754038, 2.7651789, 0.2698338, 0.8333731],
-            ),
+            (rms.clone().with("weight_decay", 0.1), [0.4797626, -0.9754038, 2.7651789, 0.2698338, 0.8333731]),
             (
                 rms.clone().with("weight_decay", 0.1).with("momentum", 0.9),
                 [0.3166185, -0.7217042, 2.5288737, 0.5218552, 0.7461722],
             ),
             (rms.clone().with("centered", true), [0.5321077, -0.966962, 2.7558541, 0.2722251, 0.940849]),
-            (
-                rms.with("centered", true).with("momentum", 0.9),
-                [0.4006967, -0.7083657, 2.5148268, 0.525877, 1.0313023],
-            ),
+            (rms.with("centered", true).with("momentum", 0.9), [0.4006967, -0.7083657, 2.5148268, 0.525877, 1.0313023]),
         ]
     }
 

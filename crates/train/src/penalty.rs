@@ -39,8 +39,7 @@ pub enum Penalised {
 
 impl Regularisation {
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        for (name, value) in
-            [("l1", self.l1), ("l2", self.l2), ("decoupled_weight_decay", self.decoupled_weight_decay)]
+        for (name, value) in [("l1", self.l1), ("l2", self.l2), ("decoupled_weight_decay", self.decoupled_weight_decay)]
         {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(refuse(name, value, "0 or more"));
@@ -117,11 +116,7 @@ mod tests {
 
     #[test]
     fn decay_and_limits_have_their_closed_form() {
-        let r = Regularisation {
-            decoupled_weight_decay: 0.5,
-            max_norm_l2: Some(5.0),
-            ..Regularisation::default()
-        };
+        let r = Regularisation { decoupled_weight_decay: 0.5, max_norm_l2: Some(5.0), ..Regularisation::default() };
         let mut w = [2.0, -4.0];
         r.decay(&mut w, 0.1);
         assert_eq!(w, [1.9, -3.8]);

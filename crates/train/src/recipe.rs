@@ -373,10 +373,9 @@ fn check_method<T: ?Sized>(
     let options = table.clone();
     let Some(kind) = table.remove("kind") else { return Ok(()) };
     let DeValue::String(id) = kind.get_ref() else { return Ok(()) };
-    let entry = family.find(id).map_err(|e| TrainError::Recipe {
-        line: Some(line(text, kind.span().start)),
-        message: e.to_string(),
-    })?;
+    let entry = family
+        .find(id)
+        .map_err(|e| TrainError::Recipe { line: Some(line(text, kind.span().start)), message: e.to_string() })?;
     match (entry.build)(Options::in_text(ValueDeserializer::from(own)), registry) {
         Ok(_) => Ok(()),
         Err(TrainError::Recipe { line: offset, message }) => {
@@ -418,12 +417,7 @@ mod tests {
 
     #[test]
     fn errors_have_their_line() {
-        assert_eq!(
-            refused("epoch = 3\n").split('`').nth(1),
-            Some("epoch"),
-            "{}",
-            refused("epoch = 3\n")
-        );
+        assert_eq!(refused("epoch = 3\n").split('`').nth(1), Some("epoch"), "{}", refused("epoch = 3\n"));
         assert!(refused("epoch = 3\n").starts_with("recipe, line 1: unknown field `epoch`"));
         assert!(refused("epochs = \"x\"\n").starts_with("recipe, line 1: invalid type"));
         assert!(refused(&format!("{SHORT}[data2]\n")).starts_with("recipe, line 5: unknown field"));

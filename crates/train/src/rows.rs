@@ -186,7 +186,8 @@ mod tests {
         let (held, read) = (rows(50, 1 << 20), rows(50, 10));
         assert!(held.held.is_some() && read.held.is_none());
         for shuffle in [None, Some((3, 0)), Some((3, 1))] {
-            let all = |r: &Rows, skip| -> Vec<Batch> { r.batches(8, shuffle, skip).unwrap().map(Result::unwrap).collect() };
+            let all =
+                |r: &Rows, skip| -> Vec<Batch> { r.batches(8, shuffle, skip).unwrap().map(Result::unwrap).collect() };
             let whole = all(&held, 0);
             assert_eq!(whole.len(), 7);
             assert_eq!(whole, all(&read, 0));
@@ -208,7 +209,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let x = Tensor::f32(vec![3, 2], vec![0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0]).unwrap();
-        let data = Dataset::from_memory(x, Labels::Classes(vec![0, 1, 0]), Vec::new(), &OpenOptions::default()).unwrap();
+        let data =
+            Dataset::from_memory(x, Labels::Classes(vec![0, 1, 0]), Vec::new(), &OpenOptions::default()).unwrap();
         for memory in [1 << 20, 0] {
             let error = Rows::new(data.clone(), vec![2], 2, memory)
                 .and_then(|r| r.batches(3, None, 0).and_then(|mut b| b.next().unwrap().map(|_| ())))

@@ -179,12 +179,7 @@ struct Hashes {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(
-        recipe: &'a Recipe,
-        job: Job,
-        registry: &Registry,
-        options: &'a RunOptions<'a>,
-    ) -> Result<Self, TrainError> {
+    fn new(recipe: &'a Recipe, job: Job, registry: &Registry, options: &'a RunOptions<'a>) -> Result<Self, TrainError> {
         recipe.check()?;
         let Job { model, train, validation, notes } = job;
         let objective = registry.objectives.build(&recipe.objective, registry)?;
@@ -214,7 +209,8 @@ impl<'a> Trainer<'a> {
         let train = Arc::new(Rows::new(train, shape.clone(), classes, memory)?);
         let validation = validation.map(|v| Rows::new(v, shape, classes, memory)).transpose()?;
         let full_batches = fixed.is_some();
-        let batches = if full_batches { train.len() / recipe.batch_size } else { train.len().div_ceil(recipe.batch_size) };
+        let batches =
+            if full_batches { train.len() / recipe.batch_size } else { train.len().div_ceil(recipe.batch_size) };
         if batches == 0 {
             let message = format!("{} rows are less than a batch of {}", train.len(), recipe.batch_size);
             return Err(TrainError::Mismatch { message });
@@ -573,7 +569,8 @@ impl<'a> Trainer<'a> {
         let names = self.net.weights.names();
         let mut tensors: Vec<(String, &[f32])> = Vec::new();
         let average = self.averaging.average().unwrap_or_default();
-        let groups = [("weights", self.net.weights.tensors()), ("best", s.best.weights.tensors()), ("average", average)];
+        let groups =
+            [("weights", self.net.weights.tensors()), ("best", s.best.weights.tensors()), ("average", average)];
         for (prefix, all) in groups {
             let own = names.iter().zip(all);
             tensors.extend(own.map(|(name, t)| (format!("{prefix}/{name}"), t.as_f32().unwrap_or_default())));
@@ -595,7 +592,8 @@ impl<'a> Trainer<'a> {
             loaded.header;
         if identity != self.hashes.identity {
             return Err(fail(
-                "belongs to another training: recipe, network or data have changed; delete it to start again".to_owned(),
+                "belongs to another training: recipe, network or data have changed; delete it to start again"
+                    .to_owned(),
             ));
         }
         let mut stored: std::collections::HashMap<String, Vec<f32>> = loaded.tensors.into_iter().collect();
@@ -681,3 +679,6 @@ impl Hashes {
         Ok(Self { initial, train, validation, identity })
     }
 }
+
+#[cfg(test)]
+mod tests;

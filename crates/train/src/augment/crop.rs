@@ -72,9 +72,9 @@ mod tests {
             let at = |y: i32, x: i32| {
                 if (0..2).contains(&y) && (0..2).contains(&x) { old[(y * 2 + x) as usize] } else { -1.0 }
             };
-            let shift = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dy, dx))).find(|&(dy, dx)| {
-                new == [at(dy, dx), at(dy, dx + 1), at(dy + 1, dx), at(dy + 1, dx + 1)]
-            });
+            let shift = (-1..=1)
+                .flat_map(|dy| (-1..=1).map(move |dx| (dy, dx)))
+                .find(|&(dy, dx)| new == [at(dy, dx), at(dy, dx + 1), at(dy + 1, dx), at(dy + 1, dx + 1)]);
             assert!(shift.is_some(), "{old:?} {new:?}");
             seen.insert(shift);
         }

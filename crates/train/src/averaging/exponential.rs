@@ -53,7 +53,9 @@ impl Averaging for Exponential {
             None => self.average = Some(weights.tensors().to_vec()),
             Some(average) => {
                 for (a, w) in average.iter_mut().zip(weights.tensors()) {
-                    combine(a.as_f32_mut().unwrap_or_default(), w.as_f32().unwrap_or_default(), |a, w| a + new * (w - a));
+                    combine(a.as_f32_mut().unwrap_or_default(), w.as_f32().unwrap_or_default(), |a, w| {
+                        a + new * (w - a)
+                    });
                 }
             }
         }

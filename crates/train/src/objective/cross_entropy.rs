@@ -6,9 +6,7 @@
 use netproof_data::LabelKind;
 use serde::Deserialize;
 
-use super::{
-    Objective, RowLoss, check_class_weights, log_softmax, need_classes, read_class_weights, share,
-};
+use super::{Objective, RowLoss, check_class_weights, log_softmax, need_classes, read_class_weights, share};
 use crate::batch::Target;
 use crate::error::{TrainError, within};
 use crate::method::Entry;

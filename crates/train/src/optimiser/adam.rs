@@ -14,11 +14,8 @@ pub(super) const ADAM: Entry<dyn Optimiser> = Entry {
     build: |options, _| build(options, false),
 };
 
-pub(super) const ADAM_W: Entry<dyn Optimiser> = Entry {
-    id: "adamw",
-    summary: "Adam with decoupled weight decay",
-    build: |options, _| build(options, true),
-};
+pub(super) const ADAM_W: Entry<dyn Optimiser> =
+    Entry { id: "adamw", summary: "Adam with decoupled weight decay", build: |options, _| build(options, true) };
 
 fn build(options: Options<'_>, decoupled: bool) -> Result<Box<dyn Optimiser>, TrainError> {
     let raw: Raw = options.read()?;

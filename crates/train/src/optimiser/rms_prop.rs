@@ -54,8 +54,7 @@ impl Optimiser for RmsProp {
     fn update(&self, step: &Update, weights: &mut [f32], gradient: &[f32], state: &mut [Vec<f32>]) {
         let [rate, old, new] = single([step.learning_rate, self.alpha, 1.0 - self.alpha]);
         let momentum = step.momentum.unwrap_or(self.momentum);
-        let [epsilon, momentum, decay] =
-            single([self.epsilon, momentum, self.weight_decay * step.weight_decay_scale]);
+        let [epsilon, momentum, decay] = single([self.epsilon, momentum, self.weight_decay * step.weight_decay_scale]);
         // The gradient in units of its deviation, and the moments.
         let plain = move |w: f32, g: f32, s: f32| {
             let g = g + decay * w;

@@ -60,8 +60,8 @@ impl GradientRule for Sam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::{linear_batch, linear_net};
     use crate::method::{Method, Registry};
+    use crate::test_support::{linear_batch, linear_net};
 
     /// Squared error of a linear network has the gradient 2/n · xᵀ(x w + b − t), at the moved weights.
     #[test]

@@ -59,9 +59,9 @@ impl Schedule for OneCycle {
             let top = top.max(0.0);
             (1.0, first / self.end_divisor, ((step - top) / (total - 1.0 - top).max(1.0)).min(1.0), false)
         };
-        let momentum = self.momentum.map(|[low, high]| {
-            if rises { cosine_between(high, low, part) } else { cosine_between(low, high, part) }
-        });
+        let momentum = self
+            .momentum
+            .map(|[low, high]| if rises { cosine_between(high, low, part) } else { cosine_between(low, high, part) });
         Setting { factor: cosine_between(from, to, part), momentum }
     }
 }
@@ -75,13 +75,10 @@ mod tests {
     #[test]
     fn recorded_rates_and_momenta_of_pytorch() {
         let method = Method::new("one-cycle");
-        let want = [
-            0.04, 0.52, 1.0, 0.950484632, 0.811745654, 0.611262022, 0.388741978, 0.188258346, 0.049519368, 4e-06,
-        ];
+        let want =
+            [0.04, 0.52, 1.0, 0.950484632, 0.811745654, 0.611262022, 0.388741978, 0.188258346, 0.049519368, 4e-06];
         check(&method, 10, 5, &want);
-        let want = [
-            0.95, 0.9, 0.85, 0.854951557, 0.86882551, 0.888873953, 0.911126047, 0.93117449, 0.945048443, 0.95,
-        ];
+        let want = [0.95, 0.9, 0.85, 0.854951557, 0.86882551, 0.888873953, 0.911126047, 0.93117449, 0.945048443, 0.95];
         let schedule = build(&method);
         for (step, want) in want.iter().enumerate() {
             let at = Position { step: step as u64, total: 10, steps_per_epoch: 5 };

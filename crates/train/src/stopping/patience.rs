@@ -97,7 +97,7 @@ mod tests {
         let two = Method::new("patience").with("patience", 2);
         let scores = [1.0, 0.9, 0.85, 0.84, 0.83, 0.7, 0.71, 0.72, 0.73];
         assert_eq!(stops_after(&two, false, &scores), Some(8));
-        assert_eq!(stops_after(&two.clone().with("min_change", 0.06), false, &scores), Some(4));
+        assert_eq!(stops_after(&two.clone().with("min_change", 0.07), false, &scores), Some(4));
         assert_eq!(stops_after(&two, true, &scores), Some(3));
         assert_eq!(stops_after(&two, false, &[1.0, f64::NAN, f64::NAN]), Some(3));
         assert_eq!(stops_after(&Method::new("never"), false, &[f64::NAN; 50]), None);
