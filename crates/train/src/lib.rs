@@ -8,6 +8,7 @@ mod averaging;
 mod batch;
 mod checkpoint;
 mod error;
+mod head;
 mod job;
 mod layers;
 mod method;

@@ -9,6 +9,7 @@ use netproof_graph::{GraphError, Model};
 use serde::Deserialize;
 
 use crate::error::TrainError;
+use crate::head::replace_head;
 use crate::method::Entry;
 
 /// What a network is to be made for.
@@ -34,7 +35,7 @@ pub trait Architecture: Send + Sync {
 pub static ARCHITECTURES: &[Entry<dyn Architecture>] = &[
     Entry {
         id: "file",
-        summary: "an ONNX file to fine-tune (`path`)",
+        summary: "an ONNX file to fine-tune (`path`, `replace_head`)",
         build: |options, _| Ok(Box::new(options.read::<File>()?)),
     },
     Entry {
@@ -80,11 +81,15 @@ fn image(what: &'static str, row: &[usize]) -> Result<[usize; 3], TrainError> {
 #[serde(deny_unknown_fields)]
 struct File {
     path: PathBuf,
+    /// Draw the last layer anew, for the classes of the data.
+    #[serde(default)]
+    replace_head: bool,
 }
 
 impl Architecture for File {
-    fn network(&self, _: &Purpose) -> Result<Model, TrainError> {
-        Ok(Model::load(&self.path)?)
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let model = Model::load(&self.path)?;
+        if self.replace_head { replace_head(&model, p.outputs, p.seed) } else { Ok(model) }
     }
 }
 
