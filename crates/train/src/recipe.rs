@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::dropout::Dropout;
 use crate::error::{TrainError, refuse, within};
 use crate::layers::Layer;
 use crate::method::{Family, Method, Options, Registry};
@@ -66,6 +67,9 @@ pub struct Recipe {
     /// Penalties and limits.
     #[serde(default)]
     pub regularisation: Regularisation,
+    /// Dropout put into the network.
+    #[serde(default)]
+    pub dropout: Dropout,
     /// What holds for some layers only.
     #[serde(default)]
     pub layers: Vec<Layer>,
@@ -78,7 +82,7 @@ fn epochs() -> u64 {
     10
 }
 fn batch_size() -> usize {
-    128
+    64
 }
 fn one() -> u64 {
     1
@@ -287,6 +291,7 @@ impl Recipe {
             averaging: averaging(),
             stopping: stopping(),
             regularisation: Regularisation::default(),
+            dropout: Dropout::default(),
             layers: Vec::new(),
             augmentation: Vec::new(),
         }
@@ -315,7 +320,9 @@ impl Recipe {
                 check_method(text, Some(one), &registry.augmentations, registry)?;
             }
         }
-        recipe.check().map_err(|e| placed(text, e, &[table, nested(table, "regularisation").unwrap_or(table)]))?;
+        let inner = ["regularisation", "dropout"].into_iter().filter_map(|name| nested(table, name));
+        let tables: Vec<&DeTable<'_>> = std::iter::once(table).chain(inner).collect();
+        recipe.check().map_err(|e| placed(text, e, &tables))?;
         Ok(recipe)
     }
 
@@ -332,6 +339,7 @@ impl Recipe {
         }
         within("validation_fraction", self.validation_fraction, [0.0, 0.9], "0 to 0.9")?;
         self.regularisation.check()?;
+        self.dropout.check()?;
         self.layers.iter().try_for_each(Layer::check)
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use netproof_data::LabelKind;
+use netproof_data::{Dataset, LabelKind};
 use netproof_graph::Model;
 use netproof_stats::rng::Rng;
 use netproof_tensor::Tensor;
@@ -89,6 +89,47 @@ pub fn train(recipe: &Recipe, job: Job, registry: &Registry, options: &RunOption
     trainer.begin()?;
     trainer.run()?;
     trainer.finish()
+}
+
+/// Metrics and answers of a network over some rows: its logits where it has them.
+/// # Errors
+/// Recipe, network and rows do not fit each other.
+pub(crate) fn measure_rows(
+    recipe: &Recipe,
+    model: Model,
+    rows: Dataset,
+    registry: &Registry,
+) -> Result<(Metrics, Vec<f32>, usize), TrainError> {
+    let objective = registry.objectives.build(&recipe.objective, registry)?;
+    let net = Net::new(model, objective.takes_logits())?;
+    let classes = usize::from(matches!(rows.label_kind(), LabelKind::Classes { .. }));
+    let memory = recipe.data.memory_mib.saturating_mul(1 << 20);
+    let rows = Rows::new(rows.clone(), net.row_shape(rows.feature_shape())?, classes, memory)?;
+    let (mut all, mut width) = (Vec::new(), 0);
+    let sums = over_rows(&net, &*objective, &rows, &net.weights, |outputs| {
+        width = outputs.row_len();
+        all.extend_from_slice(outputs.as_f32().unwrap_or_default());
+    })?;
+    Ok((Metrics::from(&sums), all, width))
+}
+
+/// Answers of all rows, in evaluation mode; their losses added up.
+fn over_rows(
+    net: &Net,
+    objective: &dyn Objective,
+    rows: &Rows,
+    weights: &Weights,
+    mut see: impl FnMut(&Tensor),
+) -> Result<Sums, TrainError> {
+    let size = net.model().fixed_batch().filter(|&b| b > 0).unwrap_or(VALIDATION_BATCH);
+    let mut sums = Sums::default();
+    for batch in rows.batches(size, None, 0)? {
+        let batch = batch?;
+        let outputs = net.answers(weights, &batch.features)?;
+        see(&outputs);
+        sums.add(&evaluate(objective, &outputs, &batch)?.0);
+    }
+    Ok(sums)
 }
 
 /// The best weights so far.
@@ -534,13 +575,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn measure(&self, rows: &Rows, weights: &Weights) -> Result<Metrics, TrainError> {
-        let size = self.net.model().fixed_batch().filter(|&b| b > 0).unwrap_or(VALIDATION_BATCH);
-        let mut sums = Sums::default();
-        for batch in rows.batches(size, None, 0)? {
-            let batch = batch?;
-            let outputs = self.net.answers(weights, &batch.features)?;
-            sums.add(&evaluate(&*self.objective, &outputs, &batch)?.0);
-        }
+        let sums = over_rows(&self.net, &*self.objective, rows, weights, |_| {})?;
         Ok(Metrics::from(&sums))
     }
 
@@ -661,15 +696,10 @@ impl<'a> Trainer<'a> {
 }
 
 impl Hashes {
-    fn new(
-        recipe: &Recipe,
-        model: &Model,
-        train: &netproof_data::Dataset,
-        validation: Option<&netproof_data::Dataset>,
-    ) -> Result<Self, TrainError> {
+    fn new(recipe: &Recipe, model: &Model, train: &Dataset, validation: Option<&Dataset>) -> Result<Self, TrainError> {
         let initial = model.sha256()?;
         let train = train.content_hash()?;
-        let validation = validation.map(netproof_data::Dataset::content_hash).transpose()?;
+        let validation = validation.map(Dataset::content_hash).transpose()?;
         let mut digest = Sha256::new();
         for part in [recipe.to_toml().as_str(), &initial, &train, validation.as_deref().unwrap_or("none")] {
             digest.update(part);

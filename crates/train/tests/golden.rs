@@ -12,8 +12,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn rows() -> Dataset {
-    let arrays =
-        netproof_data::read_npz(&golden("fashion-16.npz"), &["images", "labels"], Limits::default()).unwrap();
+    let arrays = netproof_data::read_npz(&golden("fashion-16.npz"), &["images", "labels"], Limits::default()).unwrap();
     let images = arrays[0].as_i64().unwrap().iter().map(|&v| v as f32 / 255.0).collect();
     let labels = arrays[1].as_i64().unwrap().iter().map(|&v| v as usize).collect();
     let images = Tensor::f32(vec![16, 1, 28, 28], images).unwrap();
@@ -21,8 +20,7 @@ fn rows() -> Dataset {
 }
 
 fn recipe(file: &str, head: bool) -> Recipe {
-    let network =
-        Method::new("file").with("path", golden(file).to_str().unwrap()).with("replace_head", head);
+    let network = Method::new("file").with("path", golden(file).to_str().unwrap()).with("replace_head", head);
     Recipe {
         epochs: 6,
         batch_size: 8,

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use netproof_data::{Dataset, Labels, OpenOptions};
+use netproof_data::{Labels, OpenOptions};
 use netproof_graph::Model;
 use netproof_graph::builders::{Activation, Shortcut, mlp, mobilenet_v2, resnet_cifar};
 use netproof_tensor::Tensor;
