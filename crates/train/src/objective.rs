@@ -279,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_count_what_they_weigh() {
+        let registry = Registry::default();
+        for entry in registry.objectives.entries() {
+            let objective = registry.objectives.build(&Method::new(entry.id), &registry).unwrap();
+            let run = |w| evaluate(&*objective, &outputs(1), &batch(1, Some(vec![w]))).unwrap();
+            let ((one, g), (three, g3)) = (run(1.0), run(3.0));
+            assert_eq!((three.loss, three.weight), (3.0 * one.loss, 3.0 * one.weight), "{}", entry.id);
+            for (a, b) in g.as_f32().unwrap().iter().zip(g3.as_f32().unwrap()) {
+                assert!((3.0 * a - b).abs() < 1e-6, "{}", entry.id);
+            }
+        }
+    }
+
+    #[test]
     fn a_certain_distribution_is_its_class() {
         let registry = Registry::default();
         for entry in registry.objectives.entries() {

@@ -18,9 +18,8 @@ pub(super) const ENTRY: Entry<dyn Schedule> = Entry {
                 return Err(refuse(name, value, "1 or more"));
             }
         }
-        if let Some([low, high]) = own.momentum
-            && !(0.0 <= low && low <= high && high < 1.0)
-        {
+        let [low, high] = own.momentum;
+        if !(0.0 <= low && low <= high && high < 1.0) {
             return Err(refuse("momentum", format!("[{low}, {high}]"), "two ascending numbers below 1"));
         }
         Ok(Box::new(own))
@@ -36,14 +35,16 @@ struct OneCycle {
     start_divisor: f64,
     /// The last factor is the first over this.
     end_divisor: f64,
-    /// Momentum at the highest rate, and at the lowest; absent: the optimiser's own.
-    momentum: Option<[f64; 2]>,
+    /// Whether momentum changes too; otherwise it is the optimiser's own.
+    cycle_momentum: bool,
+    /// Momentum at the highest rate, and at the lowest.
+    momentum: [f64; 2],
 }
 
 impl Default for OneCycle {
     /// PyTorch's.
     fn default() -> Self {
-        Self { rise: 0.3, start_divisor: 25.0, end_divisor: 1e4, momentum: Some([0.85, 0.95]) }
+        Self { rise: 0.3, start_divisor: 25.0, end_divisor: 1e4, cycle_momentum: true, momentum: [0.85, 0.95] }
     }
 }
 
@@ -59,9 +60,9 @@ impl Schedule for OneCycle {
             let top = top.max(0.0);
             (1.0, first / self.end_divisor, ((step - top) / (total - 1.0 - top).max(1.0)).min(1.0), false)
         };
-        let momentum = self
-            .momentum
-            .map(|[low, high]| if rises { cosine_between(high, low, part) } else { cosine_between(low, high, part) });
+        let [low, high] = self.momentum;
+        let momentum = if rises { cosine_between(high, low, part) } else { cosine_between(low, high, part) };
+        let momentum = self.cycle_momentum.then_some(momentum);
         Setting { factor: cosine_between(from, to, part), momentum }
     }
 }

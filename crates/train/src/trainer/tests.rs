@@ -498,6 +498,171 @@ fn a_class_with_one_row_is_noted_and_learnt() {
     assert!(record.notes.iter().any(|n| n.starts_with("class 2 has one training row")), "{:?}", record.notes);
 }
 
+/// The constant schedule, no validation, rows in order: what a prefix of the training gives is what a shorter one gives.
+fn plain() -> Recipe {
+    Recipe {
+        shuffle: false,
+        validation_fraction: 0.0,
+        schedule: Method::new("constant"),
+        optimiser: Method::new("sgd").with("learning_rate", 0.05),
+        ..short()
+    }
+}
+
+/// The weights after the last epoch, whichever are the best, and the rates of all epochs.
+fn last(recipe: &Recipe, job: Job) -> (Vec<f32>, Vec<f64>) {
+    let silent = RunOptions::default();
+    let mut trainer = Trainer::new(recipe, job, &Registry::default(), &silent).unwrap();
+    trainer.begin().unwrap();
+    trainer.run().unwrap();
+    let rates = trainer.state.progress.epochs.iter().map(|e| e.learning_rate).collect();
+    let candidate = trainer.candidate().unwrap();
+    (candidate.tensors().iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect(), rates)
+}
+
+#[test]
+fn averages_are_those_of_the_weights_after_each_step_or_epoch() {
+    let model = || mlp(&[2], &[4], 3, Activation::Tanh, 0).unwrap();
+    let one = |recipe: &Recipe, rows| last(recipe, Job::new(recipe, model(), points(rows, 1), None).unwrap()).0;
+    // Rows in order: n batches of 16 rows are the first n steps.
+    let steps: Vec<Vec<f32>> = (1..=4).map(|n| one(&Recipe { epochs: 1, ..plain() }, 16 * n)).collect();
+    let ema = Method::new("ema").with("decay", 0.5).with("warm_up", false);
+    let got = one(&Recipe { epochs: 1, averaging: ema, ..plain() }, 64);
+    for (i, got) in got.iter().enumerate() {
+        let want = steps[1..].iter().fold(steps[0][i], |a, w| 0.5 * a + 0.5 * w[i]);
+        assert!((got - want).abs() < 1e-6, "{i}: {got} {want}");
+    }
+    let epochs: Vec<Vec<f32>> = (1..=4).map(|epochs| one(&Recipe { epochs, ..plain() }, 64)).collect();
+    let swa = Method::new("swa").with("start_epoch", 2);
+    let got = one(&Recipe { epochs: 4, averaging: swa, ..plain() }, 64);
+    for (i, got) in got.iter().enumerate() {
+        let want = (epochs[1][i] + epochs[2][i] + epochs[3][i]) / 3.0;
+        assert!((got - want).abs() < 1e-6, "{i}: {got} {want}");
+    }
+}
+
+#[test]
+fn running_statistics_follow_the_rows_and_are_measured_again_for_averages() {
+    let recipe = |epochs, averaging| Recipe { epochs, batch_size: 8, averaging: Method::new(averaging), ..plain() };
+    let start = || {
+        let model = resnet_cifar(8, Shortcut::ZeroPadding, [3, 8, 8], 2, 1).unwrap();
+        Job::new(&recipe(1, "off"), model, images(16), None).unwrap()
+    };
+    let Job { model, .. } = start();
+    let trainable: usize = model.parameters().filter(|p| p.trainable).map(|p| p.shape.iter().product::<usize>()).sum();
+    let [one, two] = [1, 2].map(|e| last(&recipe(e, "off"), start()).0);
+    let fresh = Net::new(start().model, true).unwrap().weights;
+    let fresh: Vec<f32> = fresh.tensors().iter().flat_map(|t| t.as_f32().unwrap().to_vec()).collect();
+    assert!(fresh[trainable..].iter().zip(&one[trainable..]).all(|(a, b)| a != b));
+    let swa = last(&recipe(2, "swa"), start()).0;
+    let mean: Vec<f32> = one.iter().zip(&two).map(|(a, b)| a + 0.5 * (b - a)).collect();
+    assert!(mean[..trainable].iter().zip(&swa).all(|(a, b)| (a - b).abs() < 1e-6));
+    assert!(mean[trainable..].iter().zip(&swa[trainable..]).filter(|(a, b)| (*a - *b).abs() > 1e-6).count() > 20);
+}
+
+#[test]
+fn plateaus_lower_the_rate() {
+    let schedule = Method::new("plateau").with("patience", 0).with("min_change", 10.0).with("relative", false);
+    let recipe = Recipe { epochs: 4, schedule, ..plain() };
+    let rates = last(&recipe, job(&recipe)).1;
+    for (rate, want) in rates.iter().zip([0.05, 0.05, 0.005, 0.0005]) {
+        assert!((rate - want).abs() < 1e-9, "{rates:?}");
+    }
+}
+
+#[test]
+fn augmented_rows_are_what_is_learnt() {
+    let turned = |data: &Dataset| {
+        let batch = data.load().unwrap();
+        let (shape, mut x) = (batch.features.shape().to_vec(), batch.features.as_f32().unwrap().to_vec());
+        x.chunks_mut(8).for_each(<[f32]>::reverse);
+        let x = Tensor::f32(shape, x).unwrap();
+        Dataset::from_memory(x, batch.labels, Vec::new(), &OpenOptions::default()).unwrap()
+    };
+    let flip = vec![Method::new("horizontal-flip").with("probability", 1.0)];
+    let network = || mlp(&[3, 8, 8], &[4], 2, Activation::Relu, 0).unwrap();
+    let one = |augmentation, data| {
+        let recipe = Recipe { augmentation, ..plain() };
+        last(&recipe, Job::new(&recipe, network(), data, None).unwrap()).0
+    };
+    let data = images(32);
+    assert_eq!(one(flip, data.clone()), one(Vec::new(), turned(&data)));
+    assert_ne!(one(Vec::new(), data.clone()), one(Vec::new(), turned(&data)));
+}
+
+#[test]
+fn decay_of_layers_and_momentum_of_schedules_reach_the_optimiser() {
+    let layer = |scale| Layer {
+        pattern: "*".into(),
+        learning_rate_scale: None,
+        weight_decay_scale: Some(scale),
+        frozen: None,
+        unfreeze_epoch: None,
+    };
+    let one = |decay: f64, scale, momentum: f64, cycle: Option<f64>| {
+        let mut schedule = Method::new("one-cycle").with("cycle_momentum", cycle.is_some());
+        if let Some(m) = cycle {
+            schedule = schedule.with("momentum", vec![m, m]);
+        }
+        let optimiser = Method::new("sgd").with("weight_decay", decay).with("momentum", momentum);
+        let recipe = Recipe { layers: vec![layer(scale)], optimiser, schedule, ..plain() };
+        last(&recipe, job(&recipe)).0
+    };
+    assert_eq!(one(0.1, 0.0, 0.5, None), one(0.0, 1.0, 0.5, None));
+    assert_ne!(one(0.1, 0.0, 0.5, None), one(0.1, 1.0, 0.5, None));
+    assert_eq!(one(0.0, 1.0, 0.9, Some(0.5)), one(0.0, 1.0, 0.5, None));
+}
+
+static SEEN: Mutex<Vec<Vec<u64>>> = Mutex::new(Vec::new());
+
+/// A rule of another crate: notes the rows, and leaves some out by their weights.
+struct Spy {
+    noting: bool,
+}
+
+impl GradientRule for Spy {
+    fn gradient(&mut self, step: &mut Step<'_>, batch: &Batch) -> Result<Gradient, TrainError> {
+        if self.noting {
+            SEEN.lock().unwrap().push(batch.row_ids.clone());
+            return step.gradient(batch);
+        }
+        let weights = batch.row_ids.iter().map(|id| f32::from(u8::from(id % 2 == 0))).collect();
+        step.gradient(&Batch { weights: Some(weights), ..batch.clone() })
+    }
+}
+
+static SPIES: &[crate::Entry<dyn GradientRule>] = &[
+    crate::Entry { id: "spy", summary: "", build: |_, _| Ok(Box::new(Spy { noting: true })) },
+    crate::Entry { id: "even", summary: "", build: |_, _| Ok(Box::new(Spy { noting: false })) },
+];
+
+#[test]
+fn rules_of_other_crates_need_no_change_of_the_loop() {
+    let mut registry = Registry::default();
+    registry.rules.add(SPIES);
+    let with = |rule: &str, batch_size, data| {
+        let recipe = Recipe { gradient: Method::new(rule), batch_size, ..plain() };
+        let job = Job::new(&recipe, mlp(&[2], &[4], 3, Activation::Tanh, 0).unwrap(), data, None).unwrap();
+        train(&recipe, job, &registry, &RunOptions::default()).unwrap().model
+    };
+    // Rows without weight leave no trace: half the rows in half the batch are the same training.
+    let data = points(96, 1);
+    let even = data.select(&(0..96).step_by(2).collect::<Vec<_>>()).unwrap();
+    for (a, b) in values(&with("even", 16, data.clone())).iter().zip(values(&with("mean", 8, even))) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    let recipe = Recipe { gradient: Method::new("spy"), shuffle: true, batch_size: 32, ..plain() };
+    let job = Job::new(&recipe, mlp(&[2], &[4], 3, Activation::Tanh, 0).unwrap(), data, None).unwrap();
+    train(&recipe, job, &registry, &RunOptions::default()).unwrap();
+    let seen = SEEN.lock().unwrap();
+    let epochs: Vec<Vec<u64>> = seen.chunks(3).map(<[_]>::concat).collect();
+    assert!(epochs.len() == 3 && epochs[0] != epochs[1] && epochs[1] != epochs[2]);
+    for mut epoch in epochs {
+        epoch.sort_unstable();
+        assert_eq!(epoch, (0..96).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn rows_read_in_every_epoch_train_the_same() {
     let streamed = DataSection { memory_mib: 0, ..DataSection::new("-") };
