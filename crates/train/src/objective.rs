@@ -268,8 +268,8 @@ mod tests {
             let weights: Vec<f32> = (0..300).map(|i| (i % 4) as f32).collect();
             let (whole, gradient) = evaluate(&*objective, &outputs(300), &batch(300, Some(weights.clone()))).unwrap();
             let mut sums = Sums::default();
-            for row in 0..300 {
-                let one = Batch { targets: Targets::Classes(vec![row % 3]), ..batch(1, Some(vec![weights[row]])) };
+            for (row, &weight) in weights.iter().enumerate() {
+                let one = Batch { targets: Targets::Classes(vec![row % 3]), ..batch(1, Some(vec![weight])) };
                 let (s, g) = evaluate(&*objective, &outputs(300).slice_rows(row, row + 1).unwrap(), &one).unwrap();
                 assert_eq!(g.as_f32().unwrap(), &gradient.as_f32().unwrap()[row * 3..row * 3 + 3], "{}", entry.id);
                 sums.add(&s);

@@ -47,6 +47,9 @@ pub static OPTIMISERS: &[Entry<dyn Optimiser>] = &[sgd::ENTRY, adam::ADAM, adam:
 /// Elements of one task.
 const BLOCK: usize = 1 << 14;
 
+/// A block of weights, its gradient and its state.
+type Block<'a, const N: usize> = (&'a mut [f32], &'a [f32], [&'a mut [f32]; N]);
+
 /// `(w, state) ← f(w, g, state)`, element by element.
 fn each<const N: usize>(
     weights: &mut [f32],
@@ -55,13 +58,13 @@ fn each<const N: usize>(
     f: impl Fn(f32, f32, [f32; N]) -> (f32, [f32; N]) + Sync,
 ) {
     let mut slots: Vec<std::slice::ChunksMut<'_, f32>> = state.iter_mut().map(|s| s.chunks_mut(BLOCK)).collect();
-    let mut tasks: Vec<(&mut [f32], &[f32], [&mut [f32]; N])> = Vec::new();
+    let mut tasks: Vec<Block<'_, N>> = Vec::new();
     for (w, g) in weights.chunks_mut(BLOCK).zip(gradient.chunks(BLOCK)) {
         let mut own = slots.iter_mut();
         let parts = std::array::from_fn(|_| own.next().and_then(Iterator::next).unwrap_or_default());
         tasks.push((w, g, parts));
     }
-    let one = |(w, g, parts): &mut (&mut [f32], &[f32], [&mut [f32]; N])| {
+    let one = |(w, g, parts): &mut Block<'_, N>| {
         // Equal lengths that the compiler can see make the loop vectors.
         let n = w.len();
         let g = &g[..n];

@@ -313,7 +313,10 @@ fn a_training_that_was_killed_goes_on_from_its_last_checkpoint() {
             ..RunOptions::default()
         };
         let attempt = || train(&recipe, job(&recipe), &Registry::default(), &options);
-        if let Ok(result) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt)) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
+        // Nine steps are an epoch; before its end there is a checkpoint every three.
+        assert_eq!(path.exists(), life > 1, "{life}");
+        if let Ok(result) = outcome {
             assert_eq!(bits(&whole.model), bits(&result.unwrap().model));
             assert_eq!(life, 100);
         }
@@ -631,9 +634,27 @@ impl GradientRule for Spy {
     }
 }
 
+/// A rule that changes the gradient of the step, as noise does.
+struct Halves;
+
+impl GradientRule for Halves {
+    fn gradient(&mut self, step: &mut Step<'_>, batch: &Batch) -> Result<Gradient, TrainError> {
+        step.gradient(batch)
+    }
+
+    fn finish(&mut self, _: &mut Step<'_>, total: &mut Gradient) -> Result<(), TrainError> {
+        total.divide();
+        for tensor in total.tensors.iter_mut().flatten() {
+            scale(tensor.as_f32_mut().unwrap_or_default(), 0.5);
+        }
+        Ok(())
+    }
+}
+
 static SPIES: &[crate::Entry<dyn GradientRule>] = &[
     crate::Entry { id: "spy", summary: "", build: |_, _| Ok(Box::new(Spy { noting: true })) },
     crate::Entry { id: "even", summary: "", build: |_, _| Ok(Box::new(Spy { noting: false })) },
+    crate::Entry { id: "halves", summary: "", build: |_, _| Ok(Box::new(Halves)) },
 ];
 
 #[test]
@@ -649,6 +670,14 @@ fn rules_of_other_crates_need_no_change_of_the_loop() {
     let data = points(96, 1);
     let even = data.select(&(0..96).step_by(2).collect::<Vec<_>>()).unwrap();
     for (a, b) in values(&with("even", 16, data.clone())).iter().zip(values(&with("mean", 8, even))) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    let halved = |rule: &str, rate: f64, accumulate| {
+        let optimiser = Method::new("sgd").with("learning_rate", rate);
+        let recipe = Recipe { gradient: Method::new(rule), optimiser, accumulate, ..plain() };
+        values(&train(&recipe, job(&recipe), &registry, &RunOptions::default()).unwrap().model)
+    };
+    for (a, b) in halved("halves", 0.1, 2).iter().zip(halved("mean", 0.05, 2)) {
         assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
     let recipe = Recipe { gradient: Method::new("spy"), shuffle: true, batch_size: 32, ..plain() };
