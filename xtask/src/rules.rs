@@ -55,6 +55,10 @@ pub(crate) static RULES: &[Rule] = &[
         why: "a data set knows no network and no finding",
     },
     Rule {
+        law: Law::DependsAtMostOn { of: "train", on: &["data", "graph", "stats", "tensor"] },
+        why: "the trainer knows no check and no finding",
+    },
+    Rule {
         law: Law::DependsAtMostOn { of: "audit", on: &["core", "data", "graph", "onnx", "stats", "tensor"] },
         why: "the runner knows no method and no report",
     },
@@ -90,9 +94,10 @@ pub(crate) static RULES: &[Rule] = &[
                 &["memmap2"],
                 &["tempfile"],
             ],
-            folders: &["crates/onnx/", "crates/data/", "crates/audit/", "crates/cli/"],
+            folders: &["crates/onnx/", "crates/data/", "crates/audit/", "crates/train/src/checkpoint", "crates/cli/"],
         },
-        why: "user files are read by `onnx` and `data`, the run folder is kept by `audit`; methods do no input or output",
+        why: "user files are read by `onnx` and `data`, the run folder is kept by `audit`, checkpoints by `train`; methods \
+              do no input or output",
     },
     Rule {
         law: Law::PathOnlyIn {

@@ -1,0 +1,224 @@
+//! Networks to start from: a file to fine-tune, or a new one of [`netproof_graph::builders`].
+
+use std::path::PathBuf;
+
+use netproof_graph::builders::{
+    Activation, CnnOptions, Shortcut, VitOptions, cnn, mlp, mobilenet_v2, resnet_cifar, resnet18, vit,
+};
+use netproof_graph::{GraphError, Model};
+use serde::Deserialize;
+
+use crate::error::TrainError;
+use crate::head::replace_head;
+use crate::method::Entry;
+
+/// What a network is to be made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purpose {
+    /// Shape of a row of features.
+    pub row: Vec<usize>,
+    /// Numbers per row that it shall answer with: one per class, or one.
+    pub outputs: usize,
+    /// Of the initial weights.
+    pub seed: u64,
+}
+
+/// Makes a network for some data.
+pub trait Architecture: Send + Sync {
+    /// The network.
+    /// # Errors
+    /// It cannot be for this data; the file cannot be read.
+    fn network(&self, purpose: &Purpose) -> Result<Model, TrainError>;
+}
+
+/// Every network of this crate.
+pub static ARCHITECTURES: &[Entry<dyn Architecture>] = &[
+    Entry {
+        id: "file",
+        summary: "an ONNX file to fine-tune (`path`, `replace_head`)",
+        build: |options, _| Ok(Box::new(options.read::<File>()?)),
+    },
+    Entry {
+        id: "mlp",
+        summary: "fully connected layers (`hidden`, `activation`)",
+        build: |options, _| Ok(Box::new(options.read::<Mlp>()?)),
+    },
+    Entry {
+        id: "cnn",
+        summary: "3×3 convolutions with pooling, in the manner of LeNet (`channels`, `hidden`)",
+        build: |options, _| Ok(Box::new(options.read::<Cnn>()?)),
+    },
+    Entry {
+        id: "resnet-cifar",
+        summary: "residual network for small images (`depth`, `projection`)",
+        build: |options, _| Ok(Box::new(options.read::<ResnetCifar>()?)),
+    },
+    Entry {
+        id: "resnet18",
+        summary: "ResNet-18 for images of the size of ImageNet's",
+        build: |options, _| Ok(Box::new(options.read::<Resnet18>()?)),
+    },
+    Entry {
+        id: "mobilenet-v2",
+        summary: "MobileNetV2 (`width`)",
+        build: |options, _| Ok(Box::new(options.read::<Mobilenet>()?)),
+    },
+    Entry {
+        id: "vit",
+        summary: "vision transformer (`patch`, `width`, `depth`, `heads`, `mlp`)",
+        build: |options, _| Ok(Box::new(options.read::<Vit>()?)),
+    },
+];
+
+fn image(what: &'static str, row: &[usize]) -> Result<[usize; 3], TrainError> {
+    <[usize; 3]>::try_from(row).map_err(|_| {
+        let message = format!("needs rows [channels, height, width], the data has {row:?}; give `image_size`");
+        GraphError::Rewrite { what, message }.into()
+    })
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    path: PathBuf,
+    /// Draw the last layer anew, for the classes of the data.
+    #[serde(default)]
+    replace_head: bool,
+}
+
+impl Architecture for File {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let model = Model::load(&self.path)?;
+        if self.replace_head { replace_head(&model, p.outputs, p.seed) } else { Ok(model) }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Mlp {
+    hidden: Vec<usize>,
+    activation: Name,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Name {
+    #[default]
+    Relu,
+    Gelu,
+    Tanh,
+    Sigmoid,
+}
+
+impl Default for Mlp {
+    fn default() -> Self {
+        Self { hidden: vec![128, 64], activation: Name::Relu }
+    }
+}
+
+impl Architecture for Mlp {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let activation = match self.activation {
+            Name::Relu => Activation::Relu,
+            Name::Gelu => Activation::Gelu,
+            Name::Tanh => Activation::Tanh,
+            Name::Sigmoid => Activation::Sigmoid,
+        };
+        Ok(mlp(&p.row, &self.hidden, p.outputs, activation, p.seed)?)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Cnn {
+    channels: Vec<usize>,
+    hidden: usize,
+}
+
+impl Default for Cnn {
+    fn default() -> Self {
+        let CnnOptions { channels, hidden, .. } = CnnOptions::new([1, 28, 28], 10);
+        Self { channels, hidden }
+    }
+}
+
+impl Architecture for Cnn {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let Self { channels, hidden } = self.clone();
+        Ok(cnn(&CnnOptions { channels, hidden, image: image("cnn", &p.row)?, classes: p.outputs, seed: p.seed })?)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ResnetCifar {
+    depth: usize,
+    /// Shortcuts by convolution (option B of the paper) instead of zeros.
+    projection: bool,
+}
+
+impl Default for ResnetCifar {
+    fn default() -> Self {
+        Self { depth: 20, projection: false }
+    }
+}
+
+impl Architecture for ResnetCifar {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let shortcut = if self.projection { Shortcut::Projection } else { Shortcut::ZeroPadding };
+        Ok(resnet_cifar(self.depth, shortcut, image("resnet-cifar", &p.row)?, p.outputs, p.seed)?)
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Resnet18 {}
+
+impl Architecture for Resnet18 {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        Ok(resnet18(image("resnet18", &p.row)?, p.outputs, p.seed)?)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Mobilenet {
+    width: f64,
+}
+
+impl Default for Mobilenet {
+    fn default() -> Self {
+        Self { width: 1.0 }
+    }
+}
+
+impl Architecture for Mobilenet {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        Ok(mobilenet_v2(image("mobilenet-v2", &p.row)?, p.outputs, self.width, p.seed)?)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Vit {
+    patch: usize,
+    width: usize,
+    depth: usize,
+    heads: usize,
+    mlp: usize,
+}
+
+impl Default for Vit {
+    /// A small one for small images, of a third the width and half the depth of ViT-Tiny (Touvron et al. 2021).
+    fn default() -> Self {
+        Self { patch: 4, width: 64, depth: 6, heads: 4, mlp: 128 }
+    }
+}
+
+impl Architecture for Vit {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let Self { patch, width, depth, heads, mlp } = *self;
+        let image = image("vit", &p.row)?;
+        Ok(vit(&VitOptions { image, patch, classes: p.outputs, width, depth, heads, mlp, seed: p.seed })?)
+    }
+}
