@@ -7,3 +7,4 @@ pub(crate) mod fix;
 pub(crate) mod inspect;
 pub(crate) mod methods;
 pub(crate) mod predict;
+pub(crate) mod train;

@@ -26,6 +26,8 @@ enum Command {
     Audit(commands::audit::Audit),
     /// Treat a network, prove the treatment on rows that it has not seen, and save the result as ONNX.
     Fix(commands::fix::Fix),
+    /// Train a network, or fine-tune one, as a recipe says.
+    Train(commands::train::Train),
     /// Run a network on data and save its answers.
     Predict(commands::predict::Predict),
     /// Show inputs, outputs, nodes, parameters and cost of a network.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Audit(c) => c.run(),
         Command::Fix(c) => c.run(),
+        Command::Train(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Methods(c) => c.run(),

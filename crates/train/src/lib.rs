@@ -13,6 +13,7 @@ mod error;
 mod head;
 mod job;
 mod layers;
+pub mod logs;
 mod method;
 mod net;
 mod network;

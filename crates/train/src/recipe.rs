@@ -1,5 +1,7 @@
 //! The recipe: everything that decides what a training gives, in one TOML file.
 
+use std::path::Path;
+
 use netproof_data::{Dataset, OnBadRow, OpenOptions, Scale, Task};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -294,6 +296,18 @@ impl Recipe {
             dropout: Dropout::default(),
             layers: Vec::new(),
             augmentation: Vec::new(),
+        }
+    }
+
+    /// Makes paths of data and network, which are relative to `folder`, relative to where we are.
+    pub fn relative_to(&mut self, folder: &Path) {
+        let join = |part: &str| folder.join(part).display().to_string();
+        for spec in std::iter::once(&mut self.data.train).chain(&mut self.data.validation) {
+            let whole = folder.join(&*spec).exists();
+            *spec = if whole { join(spec) } else { spec.split(':').map(join).collect::<Vec<_>>().join(":") };
+        }
+        if let Some(toml::Value::String(path)) = self.network.options.get_mut("path") {
+            *path = join(path);
         }
     }
 

@@ -125,6 +125,10 @@ pub trait Watch: Sync {
     fn epoch(&self, _epoch: &EpochRecord) {}
     /// Something a person should know now.
     fn note(&self, _text: &str) {}
+    /// What went wrong with watching, if anything did; a training goes on without.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Watches nothing.
