@@ -18,6 +18,24 @@ use parquet::schema::types::{ColumnPath, Type as SchemaType};
 
 use crate::{DataError, Dataset, LabelKind, Labels, npy, zip};
 
+/// Writes a picture of 8 bits per channel as PNG. Replaces an existing file.
+/// # Shapes
+/// `size` is width, height and channels, 1 (grey) or 3 (red, green, blue); `pixels [height, width, channels]`
+/// # Errors
+/// The file cannot be written, what was there before is untouched; or the pixels are no such picture.
+pub fn write_png(path: &Path, size: [usize; 3], pixels: &[u8]) -> Result<(), DataError> {
+    let partial = Partial::create(path)?;
+    let fail = |e: png::EncodingError| DataError::write(path)(std::io::Error::other(e));
+    let [width, height, channels] = size.map(|n| u32::try_from(n).unwrap_or(0));
+    let mut encoder = png::Encoder::new(BufWriter::new(partial.file().map_err(DataError::write(path))?), width, height);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_color(if channels == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
+    let mut writer = encoder.write_header().map_err(fail)?;
+    writer.write_image_data(pixels).map_err(fail)?;
+    writer.finish().map_err(fail)?;
+    partial.complete()
+}
+
 /// Writes arrays as a compressed NPZ archive that NumPy reads without pickles. Replaces an existing file.
 ///
 /// Types are kept, except that bfloat16 becomes single precision. The same arrays give the same bytes.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use netproof_audit::write_atomically;
+use netproof_data::write_png;
 use netproof_train::logs::{MlflowFolder, TensorBoard};
 use netproof_train::{
-    EXAMPLE, Ended, EpochRecord, Job, Metrics, Recipe, Record, Registry, RunOptions, StepReport, Watch, train,
+    EXAMPLE, Ended, EpochRecord, Job, Metrics, Recipe, Record, Registry, RunOptions, StepReport, Watch, preview, train,
 };
 
 use crate::output::{print, write_json};
@@ -20,9 +21,10 @@ use crate::output::{print, write_json};
   netproof train --example > recipe.toml
   netproof train recipe.toml --out model.onnx
   netproof train recipe.toml --out model.onnx --resume
+  netproof train recipe.toml --preview sheet.png
   netproof train recipe.toml --tensorboard runs --mlflow mlruns
 
-Writes the network with the best weights, and beside it MODEL.train.json: every epoch, the recipe, hashes. A training that is
+Writes the network with the best weights, unless those are the first, and beside it MODEL.train.json: every epoch, the recipe, hashes. A training that is
 interrupted (Ctrl-C, or by force) goes on with --resume and ends with the same bits. Paths in a recipe are relative to it.
 Exit code 0: trained; 1: interrupted, diverged, or no epoch was better than the beginning; 2: could not run.")]
 pub(crate) struct Train {
@@ -50,6 +52,9 @@ pub(crate) struct Train {
     /// Also write a run into this folder, laid out as MLflow's file store.
     #[arg(long, value_name = "DIR")]
     mlflow: Option<PathBuf>,
+    /// Write a picture (PNG) of some training images and of what augmentation makes of them, and end.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
+    preview: Option<PathBuf>,
     /// Use so many threads [default: one per core].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -69,6 +74,13 @@ impl Train {
         let mut recipe = read(path, &registry)?;
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         recipe.epochs = self.epochs.unwrap_or(recipe.epochs);
+        if let Some(file) = &self.preview {
+            let job = Job::open(&recipe, &registry)?;
+            let sheet = preview(&recipe, &job, &registry, PREVIEW[0], PREVIEW[1])?;
+            write_png(file, [sheet.width, sheet.height, sheet.channels], &sheet.pixels)?;
+            eprintln!("saved {}: the first column is as it is, the others are changed", file.display());
+            return Ok(true);
+        }
         let out = self.out.clone().unwrap_or_else(|| path.with_extension("onnx"));
         ensure!(!out.is_dir(), "--out {} is a folder; name a file such as model.onnx", out.display());
         let checkpoint = beside(&out, "checkpoint");
@@ -89,7 +101,10 @@ impl Train {
         lines.clear();
         lines.check()?;
         let record = &trained.record;
-        write_atomically(&out, &trained.model.to_file()?.to_bytes())?;
+        // Weights that are no better than those of the beginning replace nothing.
+        if record.best_epoch > 0 {
+            write_atomically(&out, &trained.model.to_file()?.to_bytes())?;
+        }
         write_json(&beside(&out, "train.json"), record)?;
         if let Some(path) = &self.json {
             write_json(path, record)?;
@@ -114,6 +129,9 @@ impl Train {
         Ok(logs)
     }
 }
+
+/// Images of a preview, and how often each is changed.
+const PREVIEW: [usize; 2] = [10, 9];
 
 /// Reads a recipe; paths in it become relative to where we are.
 fn read(path: &Path, registry: &Registry) -> anyhow::Result<Recipe> {
@@ -169,7 +187,8 @@ fn tell(record: &Record, out: &Path, checkpoint: &Path) -> bool {
             false
         }
     };
-    eprintln!("saved {} and {} after {:.1} s", out.display(), beside(out, "train.json").display(), record.seconds);
+    let network = if record.best_epoch > 0 { format!("{} and ", out.display()) } else { String::new() };
+    eprintln!("saved {network}{} after {:.1} s", beside(out, "train.json").display(), record.seconds);
     fine
 }
 

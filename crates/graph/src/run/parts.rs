@@ -11,7 +11,7 @@ use super::pass::Pass;
 use super::{LARGE, Parameters, Request, Run};
 use crate::error::GraphError;
 use crate::kernels::alone;
-use crate::model::{Model, ValueId};
+use crate::model::{Model, Node, ValueId};
 use crate::operator::Fact;
 use crate::plan::Plan;
 use crate::rows::Along;
@@ -41,7 +41,8 @@ pub(super) struct Parts {
 impl Parts {
     /// `None` where the batch stays whole. The division depends on the shapes alone, and so do all bits of the results.
     pub(super) fn of(model: &Model, given: &Given, plan: &Arc<Plan>, request: &Request) -> Option<Self> {
-        let may = request.training.is_none() && request.overrides.is_empty() && model.device.is_cpu();
+        let may = request.overrides.is_empty() && model.device.is_cpu();
+        let may = may && (request.training.is_none() || !model.nodes.iter().any(trains_otherwise));
         if !may || plan.work < WORTH {
             return None;
         }
@@ -162,6 +163,11 @@ impl Parts {
         }
         Ok(whole)
     }
+}
+
+/// Whether a node does something else in training: it looks at the whole batch, or draws for it.
+fn trains_otherwise(node: &Node) -> bool {
+    matches!(node.operator.as_str(), "BatchNormalization" | "Dropout")
 }
 
 /// Rows of the batch, at least 2, where all inputs have as many.
