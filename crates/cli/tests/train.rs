@@ -8,7 +8,11 @@ use netproof_tensor::Tensor;
 use serde_json::Value;
 
 fn netproof(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_netproof")).current_dir(folder).args(arguments).output().expect("the binary starts")
+    Command::new(env!("CARGO_BIN_EXE_netproof"))
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .expect("the binary starts")
 }
 
 fn stderr(o: &Output) -> String {
