@@ -286,27 +286,30 @@ mod tests {
         [channels * s.inside * s.input_plane(), weight, channels * s.outside * s.output_plane()]
     }
 
+    /// Checks ‖got − want‖ ≤ most · ‖want‖ in all three directions.
+    fn matches(s: Shape, most: f64) {
+        let [nx, nw, ny] = counts(&s);
+        let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));
+        let (mut wy, mut wx, mut ww) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
+        meet(&s, |a, b, c| {
+            wy[c] += f64::from(x[a]) * f64::from(w[b]);
+            wx[a] += f64::from(g[c]) * f64::from(w[b]);
+            ww[b] += f64::from(g[c]) * f64::from(x[a]);
+        });
+        let (mut y, mut dx, mut dw) = (vec![f32::NAN; ny], vec![f32::NAN; nx], vec![f32::NAN; nw]);
+        forward(s, &x, &w, Epilogue::default(), &mut y);
+        input_gradient(s, &g, &w, &mut dx);
+        weight_gradient(s, &x, &g, &mut dw);
+        close(&y, &wy, most, &format!("{s:?}, values"));
+        close(&dx, &wx, most, &format!("{s:?}, gradient of the input"));
+        close(&dw, &ww, most, &format!("{s:?}, gradient of the weight"));
+    }
+
     #[test]
     fn values_and_both_gradients_match_float64() {
         let all = shapes();
         assert!(all.len() > 1000, "only {} shapes", all.len());
-        for s in all {
-            let [nx, nw, ny] = counts(&s);
-            let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));
-            let (mut wy, mut wx, mut ww) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
-            meet(&s, |a, b, c| {
-                wy[c] += f64::from(x[a]) * f64::from(w[b]);
-                wx[a] += f64::from(g[c]) * f64::from(w[b]);
-                ww[b] += f64::from(g[c]) * f64::from(x[a]);
-            });
-            let (mut y, mut dx, mut dw) = (vec![f32::NAN; ny], vec![f32::NAN; nx], vec![f32::NAN; nw]);
-            forward(s, &x, &w, Epilogue::default(), &mut y);
-            input_gradient(s, &g, &w, &mut dx);
-            weight_gradient(s, &x, &g, &mut dw);
-            close(&y, &wy, 1e-5, &format!("{s:?}, values"));
-            close(&dx, &wx, 1e-5, &format!("{s:?}, gradient of the input"));
-            close(&dw, &ww, 1e-5, &format!("{s:?}, gradient of the weight"));
-        }
+        all.into_iter().for_each(|s| matches(s, 1e-5));
     }
 
     /// Those that take minimal filtering: odd planes, planes of less than a tile, a weight of each size.
@@ -325,31 +328,38 @@ mod tests {
         ]
     }
 
+    /// Groups of one channel: rows of less and of more than a vector, each step of columns.
+    fn single_channels() -> Vec<Shape> {
+        let of = |groups, input, kernel, step, padding| {
+            shape([2, 1, 1, groups], input, [kernel; 2], STEPS[step], padding).unwrap()
+        };
+        vec![
+            of(9, [9, 7], 3, 0, [1, 1]),
+            of(70, [4, 20], 3, 0, [0, 2]),
+            of(3, [11, 37], 5, 1, [2, 2]),
+            of(5, [14, 14], 3, 1, [1, 1]),
+            of(2, [40, 40], 3, 2, [2, 2]),
+            of(2, [9, 50], 5, 3, [4, 5]),
+        ]
+    }
+
+    #[test]
+    fn groups_of_one_channel_match_float64() {
+        single_channels().into_iter().for_each(|s| matches(s, 1e-5));
+    }
+
     #[test]
     fn minimal_filtering_matches_float64() {
         for s in many_channels() {
             assert!(lanes() < 8 || winograd::fits(&s), "{s:?}");
-            let [nx, nw, ny] = counts(&s);
-            let (x, w, g) = (values(nx, 1), values(nw, 5), values(ny, 9));
-            let (mut wy, mut wx, mut ww) = (vec![0.0; ny], vec![0.0; nx], vec![0.0; nw]);
-            meet(&s, |a, b, c| {
-                wy[c] += f64::from(x[a]) * f64::from(w[b]);
-                wx[a] += f64::from(g[c]) * f64::from(w[b]);
-                ww[b] += f64::from(g[c]) * f64::from(x[a]);
-            });
-            let (mut y, mut dx, mut dw) = (vec![f32::NAN; ny], vec![f32::NAN; nx], vec![f32::NAN; nw]);
-            forward(s, &x, &w, Epilogue::default(), &mut y);
-            input_gradient(s, &g, &w, &mut dx);
-            weight_gradient(s, &x, &g, &mut dw);
-            close(&y, &wy, 2e-6, &format!("{s:?}, values"));
-            close(&dx, &wx, 2e-6, &format!("{s:?}, gradient of the input"));
-            close(&dw, &ww, 2e-6, &format!("{s:?}, gradient of the weight"));
+            matches(s, 2e-6);
         }
     }
 
     #[test]
     fn bias_residual_and_activation_follow_in_this_order() {
-        for s in [shape([3, 5, 11, 2], [9, 7], [3, 3], STEPS[0], [1, 1]).unwrap(), many_channels()[2]] {
+        let some = [shape([3, 5, 11, 2], [9, 7], [3, 3], STEPS[0], [1, 1]).unwrap(), many_channels()[2]];
+        for s in some.into_iter().chain(single_channels()) {
             finished(s);
         }
     }
