@@ -1,5 +1,6 @@
 //! The nine challenges of deep learning: one folder each, one file per check or remedy, one registry line per file.
 
+pub mod adversarial;
 mod compute;
 mod data_limits;
 mod overfitting;
@@ -28,5 +29,6 @@ pub static REMEDIES: Remedies = &[Entry {
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
-    CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).collect()
+    let checks = CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card));
+    checks.chain(adversarial::attacks::ATTACKS.iter().map(|e| *e.card)).collect()
 }
