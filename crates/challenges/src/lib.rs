@@ -8,6 +8,7 @@ mod shared;
 
 use netproof_audit::{Checks, Entry, Remedies, check, remedy};
 use netproof_core::Card;
+use netproof_train::{GradientRule, Registry};
 
 /// All checks, in the order in which an audit runs them.
 pub static CHECKS: Checks = &[
@@ -31,4 +32,14 @@ pub static REMEDIES: Remedies = &[Entry {
 pub fn cards() -> Vec<Card> {
     let checks = CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card));
     checks.chain(adversarial::attacks::ATTACKS.iter().map(|e| *e.card)).collect()
+}
+
+/// Gradient rules of the challenges, for recipes.
+pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
+
+/// All methods that a recipe may name: those of the trainer and those of the challenges.
+pub fn training_registry() -> Registry {
+    let mut registry = Registry::default();
+    registry.rules.add(GRADIENT_RULES);
+    registry
 }
