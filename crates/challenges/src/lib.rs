@@ -2,6 +2,7 @@
 
 mod compute;
 mod data_limits;
+pub mod interpretability;
 mod overfitting;
 mod shared;
 
@@ -28,5 +29,6 @@ pub static REMEDIES: Remedies = &[Entry {
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
-    CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).collect()
+    let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).chain(explanations).collect()
 }
