@@ -129,7 +129,7 @@ pub fn remedy<R: Remedy + Serialize + DeserializeOwned + 'static>(
     Ok(Configured { card, method: Box::new(method), options })
 }
 
-/// Reads the options of any method, such as an attack: the method, and all its options as JSON.
+/// Reads the options of `--set` into a method of any family, and gives them back as JSON, defaults included.
 /// # Errors
 /// An option is unknown or has a wrong type.
 pub fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {

@@ -3,6 +3,7 @@
 pub mod adversarial;
 mod compute;
 mod data_limits;
+pub mod interpretability;
 mod overfitting;
 mod shared;
 
@@ -30,8 +31,11 @@ pub static REMEDIES: Remedies = &[Entry {
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
-    let checks = CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card));
-    checks.chain(adversarial::attacks::ATTACKS.iter().map(|e| *e.card)).collect()
+    let checks = CHECKS.iter().map(|e| *e.card);
+    let remedies = REMEDIES.iter().map(|e| *e.card);
+    let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
+    let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    checks.chain(remedies).chain(attacks).chain(explanations).collect()
 }
 
 /// Gradient rules of the challenges, for recipes.

@@ -8,7 +8,5 @@ use netproof_audit::Entry;
 use super::attack::{Attacks, attack};
 
 /// All attacks, in the order of the table of methods.
-pub static ATTACKS: Attacks = &[
-    Entry { card: &fgsm::CARD, build: attack::<fgsm::Fgsm> },
-    Entry { card: &pgd::CARD, build: attack::<pgd::Pgd> },
-];
+pub static ATTACKS: Attacks =
+    &[Entry { card: &fgsm::CARD, build: attack::<fgsm::Fgsm> }, Entry { card: &pgd::CARD, build: attack::<pgd::Pgd> }];
