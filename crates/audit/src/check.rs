@@ -129,7 +129,10 @@ pub fn remedy<R: Remedy + Serialize + DeserializeOwned + 'static>(
     Ok(Configured { card, method: Box::new(method), options })
 }
 
-fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {
+/// Reads the options of `--set` into a method of any family, and gives them back as JSON, defaults included.
+/// # Errors
+/// An option is unknown or has a wrong type.
+pub fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {
     let fail = |message: String| {
         let known: Vec<_> = card.options.iter().map(|o| format!("{} = {}", o.name, o.default)).collect();
         let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };

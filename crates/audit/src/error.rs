@@ -27,6 +27,9 @@ pub enum AuditError {
         /// What does not fit, and what would.
         message: String,
     },
+    /// A method's own reason.
+    #[error(transparent)]
+    Method(Box<dyn std::error::Error + Send + Sync>),
     /// The time that was given is over.
     #[error("out of time")]
     OutOfTime,

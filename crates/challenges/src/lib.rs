@@ -1,12 +1,15 @@
 //! The nine challenges of deep learning: one folder each, one file per check or remedy, one registry line per file.
 
+pub mod adversarial;
 mod compute;
 mod data_limits;
+pub mod interpretability;
 mod overfitting;
 mod shared;
 
 use netproof_audit::{Checks, Entry, Remedies, check, remedy};
 use netproof_core::Card;
+use netproof_train::{GradientRule, Registry};
 
 /// All checks, in the order in which an audit runs them.
 pub static CHECKS: Checks = &[
@@ -28,5 +31,19 @@ pub static REMEDIES: Remedies = &[Entry {
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
-    CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).collect()
+    let checks = CHECKS.iter().map(|e| *e.card);
+    let remedies = REMEDIES.iter().map(|e| *e.card);
+    let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
+    let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    checks.chain(remedies).chain(attacks).chain(explanations).collect()
+}
+
+/// Gradient rules of the challenges, for recipes.
+pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
+
+/// All methods that a recipe may name: those of the trainer and those of the challenges.
+pub fn training_registry() -> Registry {
+    let mut registry = Registry::default();
+    registry.rules.add(GRADIENT_RULES);
+    registry
 }
