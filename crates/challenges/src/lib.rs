@@ -7,6 +7,7 @@ mod shared;
 
 use netproof_audit::{Checks, Entry, Remedies, check, remedy};
 use netproof_core::Card;
+use netproof_train::{GradientRule, Registry};
 
 /// All checks, in the order in which an audit runs them.
 pub static CHECKS: Checks = &[
@@ -29,4 +30,14 @@ pub static REMEDIES: Remedies = &[Entry {
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
     CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).collect()
+}
+
+/// Gradient rules of the challenges, for recipes.
+pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
+
+/// All methods that a recipe may name: those of the trainer and those of the challenges.
+pub fn training_registry() -> Registry {
+    let mut registry = Registry::default();
+    registry.rules.add(GRADIENT_RULES);
+    registry
 }

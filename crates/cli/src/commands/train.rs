@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use netproof_audit::write_atomically;
+use netproof_challenges::training_registry;
 use netproof_data::write_png;
 use netproof_train::logs::{MlflowFolder, TensorBoard};
 use netproof_train::{
@@ -70,7 +71,7 @@ impl Train {
             return Ok(true);
         };
         netproof_graph::start_threads(self.threads).context("starting threads")?;
-        let registry = Registry::default();
+        let registry = training_registry();
         let mut recipe = read(path, &registry)?;
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         recipe.epochs = self.epochs.unwrap_or(recipe.epochs);
