@@ -9,6 +9,7 @@ pub mod attack;
 pub mod attacks;
 #[cfg(test)]
 mod conformance;
+pub(crate) mod defences;
 mod error;
 pub mod harness;
 pub mod loss;
