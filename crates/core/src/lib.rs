@@ -7,7 +7,9 @@ mod evidence;
 mod finding;
 
 pub use card::{Card, CardKind, Need, OptionDoc};
-pub use evidence::{Axis, Cell, Evidence, Mark, Plot, PlotKind, Series, Table};
+pub use evidence::{
+    Axis, Cell, Evidence, Gallery, GalleryItem, GallerySection, Mark, Picture, Plot, PlotKind, Series, Table,
+};
 pub use finding::{
     AuditDocument, Challenge, Clock, Comparison, Finding, Interval, Provenance, SCHEMA, Threshold, Verdict,
 };
