@@ -4,6 +4,7 @@
 //! This crate knows no method. Methods live in `netproof-challenges` and are handed in as registries.
 
 mod check;
+mod diff;
 mod draft;
 mod error;
 pub mod meter;
@@ -19,6 +20,7 @@ pub use check::{
     Check, Checks, Configured, Context, Entry, Findings, PICTURE_SIDE, Remedies, Remedy, Treatment, check, remedy,
     select,
 };
+pub use diff::diff;
 pub use draft::Draft;
 pub use error::AuditError;
 pub use outputs::{Classified, HardRow, Head, Outputs, Regressed, Sample, UNDEFINED};
