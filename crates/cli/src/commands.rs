@@ -1,8 +1,10 @@
 //! One file per command. Each answers whether there is nothing of concern.
 
 pub(crate) mod audit;
+pub(crate) mod card;
 pub(crate) mod completions;
 pub(crate) mod conformance;
+pub(crate) mod diff;
 pub(crate) mod fix;
 pub(crate) mod inspect;
 pub(crate) mod methods;

@@ -59,8 +59,12 @@ fn build(options: Options<'_>) -> Result<Fast, TrainError> {
         return Err(refuse("largest_fall", largest_fall, "0 to 1; at 1 nothing is watched"));
     }
     // A quarter of epsilon per step, as in the authors' program.
-    let watch =
-        Inner { threat: inner.threat, steps: watch_steps, step_size: inner.threat.epsilon / 4.0, start: Start::Uniform };
+    let watch = Inner {
+        threat: inner.threat,
+        steps: watch_steps,
+        step_size: inner.threat.epsilon / 4.0,
+        start: Start::Uniform,
+    };
     Ok(Fast { inner, validation, watch, largest_fall, state: State::default() })
 }
 
