@@ -20,6 +20,11 @@ pub static CHECKS: Checks = &[
         card: &overfitting::generalisation_gap::CARD,
         build: check::<overfitting::generalisation_gap::GeneralisationGap>,
     },
+    Entry { card: &overfitting::learning_curves::CARD, build: check::<overfitting::learning_curves::LearningCurves> },
+    Entry { card: &overfitting::memorisation::CARD, build: check::<overfitting::memorisation::Memorisation> },
+    Entry { card: &overfitting::capacity::CARD, build: check::<overfitting::capacity::Capacity> },
+    Entry { card: &overfitting::sample_size::CARD, build: check::<overfitting::sample_size::SampleSize> },
+    Entry { card: &overfitting::seed_variance::CARD, build: check::<overfitting::seed_variance::SeedVariance> },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
 ];
 
@@ -29,7 +34,14 @@ pub static REMEDIES: Remedies = &[
         card: &overfitting::temperature_scaling::CARD,
         build: remedy::<overfitting::temperature_scaling::TemperatureScaling>,
     },
+    Entry { card: &overfitting::early_stopping::CARD, build: remedy::<overfitting::early_stopping::EarlyStopping> },
+    Entry { card: &overfitting::augmentation::CARD, build: remedy::<overfitting::augmentation::Augmentation> },
     Entry { card: &overfitting::dropout::CARD, build: remedy::<overfitting::dropout::Dropout> },
+    Entry { card: &overfitting::weight_decay::CARD, build: remedy::<overfitting::weight_decay::WeightDecay> },
+    Entry { card: &overfitting::label_smoothing::CARD, build: remedy::<overfitting::label_smoothing::LabelSmoothing> },
+    Entry { card: &overfitting::smaller_model::CARD, build: remedy::<overfitting::smaller_model::SmallerModel> },
+    Entry { card: &overfitting::l1::CARD, build: remedy::<overfitting::l1::L1> },
+    Entry { card: &overfitting::ensemble::CARD, build: remedy::<overfitting::ensemble::Ensemble> },
 ];
 
 /// What a repair can be for. A metric that decides must be one that cannot be had by answering worse elsewhere.
