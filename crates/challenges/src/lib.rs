@@ -20,6 +20,18 @@ pub static CHECKS: Checks = &[
         build: check::<overfitting::generalisation_gap::GeneralisationGap>,
     },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
+    Entry {
+        card: &adversarial::checks::robust_accuracy::CARD,
+        build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
+    },
+    Entry {
+        card: &adversarial::checks::gradient_masking::CARD,
+        build: check::<adversarial::checks::gradient_masking::GradientMasking>,
+    },
+    Entry {
+        card: &adversarial::checks::autoattack::CARD,
+        build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
+    },
 ];
 
 /// All remedies.
@@ -31,7 +43,12 @@ pub static REMEDIES: Remedies = &[Entry {
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
     let checks = CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card));
-    checks.chain(adversarial::attacks::ATTACKS.iter().map(|e| *e.card)).collect()
+    checks.chain(adversarial::protocol::cards().into_iter().copied()).collect()
+}
+
+/// Certificates, cheapest first, for evaluations by attacks.
+pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
+    Vec::new()
 }
 
 /// Gradient rules of the challenges, for recipes.

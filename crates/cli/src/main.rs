@@ -26,6 +26,10 @@ enum Command {
     Audit(commands::audit::Audit),
     /// Treat a network, prove the treatment on rows that it has not seen, and save the result as ONNX.
     Fix(commands::fix::Fix),
+    /// Attack a network: how many rows stay right under small deliberate changes.
+    Attack(commands::attack::Attack),
+    /// Check every claim of an attack's run: replay its examples in one forward pass.
+    Verify(commands::verify::Verify),
     /// Train a network, or fine-tune one, as a recipe says.
     Train(commands::train::Train),
     /// Run a network on data and save its answers.
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Audit(c) => c.run(),
         Command::Fix(c) => c.run(),
+        Command::Attack(c) => c.run(),
+        Command::Verify(c) => c.run(),
         Command::Train(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Inspect(c) => c.run(),
