@@ -26,6 +26,18 @@ pub static CHECKS: Checks = &[
     Entry { card: &overfitting::sample_size::CARD, build: check::<overfitting::sample_size::SampleSize> },
     Entry { card: &overfitting::seed_variance::CARD, build: check::<overfitting::seed_variance::SeedVariance> },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
+    Entry {
+        card: &adversarial::checks::robust_accuracy::CARD,
+        build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
+    },
+    Entry {
+        card: &adversarial::checks::gradient_masking::CARD,
+        build: check::<adversarial::checks::gradient_masking::GradientMasking>,
+    },
+    Entry {
+        card: &adversarial::checks::autoattack::CARD,
+        build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
+    },
 ];
 
 /// All remedies, in the order in which a repair tries them.
@@ -70,9 +82,14 @@ pub static QUALITY: &[Aim] = &[
 pub fn cards() -> Vec<Card> {
     let checks = CHECKS.iter().map(|e| *e.card);
     let remedies = REMEDIES.iter().map(|e| *e.card);
-    let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
+    let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
     checks.chain(remedies).chain(attacks).chain(explanations).collect()
+}
+
+/// Certificates, cheapest first, for evaluations by attacks.
+pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
+    Vec::new()
 }
 
 /// Gradient rules of the challenges, for recipes.

@@ -1,5 +1,6 @@
 //! One file per command. Each answers whether there is nothing of concern.
 
+pub(crate) mod attack;
 pub(crate) mod audit;
 pub(crate) mod card;
 pub(crate) mod completions;
@@ -10,3 +11,4 @@ pub(crate) mod inspect;
 pub(crate) mod methods;
 pub(crate) mod predict;
 pub(crate) mod train;
+pub(crate) mod verify;

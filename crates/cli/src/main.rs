@@ -31,6 +31,10 @@ enum Command {
     Diff(commands::diff::Diff),
     /// Treat a network, prove the treatment on rows that it has not seen, and save the result as ONNX.
     Fix(commands::fix::Fix),
+    /// Attack a network: how many rows stay right under small deliberate changes.
+    Attack(commands::attack::Attack),
+    /// Check every claim of an attack's run: replay its examples in one forward pass.
+    Verify(commands::verify::Verify),
     /// Train a network, or fine-tune one, as a recipe says.
     Train(commands::train::Train),
     /// Run a network on data and save its answers.
@@ -51,6 +55,8 @@ fn main() -> ExitCode {
         Command::Card(c) => c.run(),
         Command::Diff(c) => c.run(),
         Command::Fix(c) => c.run(),
+        Command::Attack(c) => c.run(),
+        Command::Verify(c) => c.run(),
         Command::Train(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Inspect(c) => c.run(),
