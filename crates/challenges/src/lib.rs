@@ -1,5 +1,6 @@
 //! The nine challenges of deep learning: one folder each, one file per check or remedy, one registry line per file.
 
+mod adversarial;
 mod compute;
 mod data_limits;
 mod overfitting;
@@ -39,5 +40,6 @@ pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
 pub fn training_registry() -> Registry {
     let mut registry = Registry::default();
     registry.rules.add(GRADIENT_RULES);
+    registry.rules.add(adversarial::defences::training::RULES);
     registry
 }
