@@ -3,24 +3,23 @@
 use std::time::Instant;
 
 use netproof_core::{Card, Finding, Provenance};
-use netproof_graph::Model;
 use netproof_stats::Level;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::progress::Progress;
-use crate::{AuditError, Draft, Subject};
+use crate::{AuditError, Draft, Remedy, RunFolder, Subject};
 
 /// Measures a subject and answers with findings.
 pub trait Check: Send + Sync {
     /// The findings. An error becomes one failed finding, so a check reports what it can before it gives up.
     fn run(&self, subject: &Subject, cx: &Context<'_>) -> Result<Findings, AuditError>;
-}
 
-/// Changes a network in answer to findings and proves the change by measuring again.
-pub trait Remedy: Send + Sync {
-    /// The treated network, and what was measured before and after on rows that the treatment has not seen.
-    fn treat(&self, subject: &Subject, cx: &Context<'_>) -> Result<Treatment, AuditError>;
+    /// Whether what it finds depends on how the network is trained: then the recipe, and whether it may retrain, are part
+    /// of the key of its findings.
+    fn retrains(&self) -> bool {
+        false
+    }
 }
 
 /// What a check found.
@@ -38,15 +37,6 @@ impl From<Vec<Finding>> for Findings {
     }
 }
 
-/// What a remedy did.
-#[derive(Debug)]
-pub struct Treatment {
-    /// The treated network; `None` where treating it would not help.
-    pub model: Option<Model>,
-    /// The proof.
-    pub findings: Vec<Finding>,
-}
-
 /// What a method may know about the run.
 pub struct Context<'a> {
     /// The method's card.
@@ -59,6 +49,9 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// When the work must be over.
     pub deadline: Option<Instant>,
+    /// Whether networks may be trained, which takes minutes.
+    pub may_train: bool,
+    pub(crate) folder: Option<&'a RunFolder>,
     pub(crate) provenance: Provenance,
 }
 
@@ -129,7 +122,10 @@ pub fn remedy<R: Remedy + Serialize + DeserializeOwned + 'static>(
     Ok(Configured { card, method: Box::new(method), options })
 }
 
-fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {
+/// Reads the options of `--set` into a method of any family, and gives them back as JSON, defaults included.
+/// # Errors
+/// An option is unknown or has a wrong type.
+pub fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {
     let fail = |message: String| {
         let known: Vec<_> = card.options.iter().map(|o| format!("{} = {}", o.name, o.default)).collect();
         let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };

@@ -1,13 +1,14 @@
 //! The nine challenges of deep learning: one folder each, one file per check or remedy, one registry line per file.
 
-mod adversarial;
+pub mod adversarial;
 mod compute;
 mod data_limits;
+pub mod interpretability;
 mod overfitting;
 mod shared;
 
-use netproof_audit::{Checks, Entry, Remedies, check, remedy};
-use netproof_core::Card;
+use netproof_audit::{Aim, Checks, Entry, Goal, Remedies, check, remedy};
+use netproof_core::{Card, Comparison};
 use netproof_train::{GradientRule, Registry};
 
 /// All checks, in the order in which an audit runs them.
@@ -22,15 +23,44 @@ pub static CHECKS: Checks = &[
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
 ];
 
-/// All remedies.
-pub static REMEDIES: Remedies = &[Entry {
-    card: &overfitting::temperature_scaling::CARD,
-    build: remedy::<overfitting::temperature_scaling::TemperatureScaling>,
-}];
+/// All remedies, in the order in which a repair tries them.
+pub static REMEDIES: Remedies = &[
+    Entry {
+        card: &overfitting::temperature_scaling::CARD,
+        build: remedy::<overfitting::temperature_scaling::TemperatureScaling>,
+    },
+    Entry { card: &overfitting::dropout::CARD, build: remedy::<overfitting::dropout::Dropout> },
+];
+
+/// What a repair can be for. A metric that decides must be one that cannot be had by answering worse elsewhere.
+pub static GOALS: &[Goal] = &[
+    Goal {
+        id: "overfitting",
+        title: "Right on rows that it has not seen",
+        checks: &["generalisation-gap", "memorisation", "learning-curves", "capacity"],
+        aims: QUALITY,
+    },
+    Goal {
+        id: "calibrated",
+        title: "As sure as it is right",
+        checks: &["calibration"],
+        aims: &[Aim { check: "performance", metric: "log_loss", better: Comparison::AtMost }],
+    },
+];
+
+/// What no repair may cost more of than is tolerated.
+pub static QUALITY: &[Aim] = &[
+    Aim { check: "performance", metric: "accuracy", better: Comparison::AtLeast },
+    Aim { check: "performance", metric: "mae", better: Comparison::AtMost },
+];
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
-    CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).collect()
+    let checks = CHECKS.iter().map(|e| *e.card);
+    let remedies = REMEDIES.iter().map(|e| *e.card);
+    let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
+    let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    checks.chain(remedies).chain(attacks).chain(explanations).collect()
 }
 
 /// Gradient rules of the challenges, for recipes.

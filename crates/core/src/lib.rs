@@ -5,9 +5,11 @@
 mod card;
 mod evidence;
 mod finding;
+mod threat;
 
 pub use card::{Card, CardKind, Need, OptionDoc};
 pub use evidence::{Axis, Cell, Evidence, Mark, Plot, PlotKind, Series, Table};
 pub use finding::{
     AuditDocument, Challenge, Clock, Comparison, Finding, Interval, Provenance, SCHEMA, Threshold, Verdict,
 };
+pub use threat::{Norm, Threat, ThreatError};

@@ -3,10 +3,14 @@
 //! Names keep their meaning: a value that still has its name holds what it held before, or what the rewrite is there to
 //! change; what was renamed loses its description in `value_info`. Model-local functions are inlined first.
 
+mod ensemble;
 mod fold_batch_norm;
 mod insert;
 mod normalization;
+mod reinitialise;
 mod scale_logits;
+
+pub use ensemble::Mean;
 
 use std::collections::HashSet;
 use std::sync::Arc;

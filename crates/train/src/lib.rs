@@ -42,7 +42,7 @@ pub use job::Job;
 pub use layers::Layer;
 pub use method::{Entry, Family, Method, Options, Registry};
 pub use net::Net;
-pub use network::{ARCHITECTURES, Architecture, Purpose};
+pub use network::{ARCHITECTURES, Architecture, Purpose, prepare};
 pub use objective::{OBJECTIVES, Objective, RowLoss, Sums, evaluate};
 pub use optimiser::{OPTIMISERS, Optimiser, Update};
 pub use penalty::{Penalised, Regularisation};
@@ -52,5 +52,5 @@ pub use record::{Ended, EpochRecord, Metrics, Record, SCHEMA, Silent, StepReport
 pub use rule::{Gradient, GradientRule, RULES, Step};
 pub use schedule::{Observation, Position, SCHEDULES, Schedule, Setting};
 pub use stopping::{STOPPING_RULES, StoppingRule};
-pub use trainer::{RunOptions, Trained, train};
+pub use trainer::{Answers, RunOptions, Trained, identity, measure, train};
 pub use weights::{Weights, combine, scale, squared_norm};

@@ -9,9 +9,9 @@ use netproof_graph::builders::{
 use netproof_graph::{GraphError, Model};
 use serde::Deserialize;
 
-use crate::error::TrainError;
+use crate::error::{TrainError, refuse};
 use crate::head::replace_head;
-use crate::method::Entry;
+use crate::method::{Entry, Method, Options};
 
 /// What a network is to be made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +32,15 @@ pub trait Architecture: Send + Sync {
     fn network(&self, purpose: &Purpose) -> Result<Model, TrainError>;
 }
 
+/// A network that is there already.
+const FILE: &str = "file";
+
 /// Every network of this crate.
 pub static ARCHITECTURES: &[Entry<dyn Architecture>] = &[
     Entry {
-        id: "file",
-        summary: "an ONNX file to fine-tune (`path`, `replace_head`)",
-        build: |options, _| Ok(Box::new(options.read::<File>()?)),
+        id: FILE,
+        summary: "an ONNX file to fine-tune, or its graph to train anew (`path`, `replace_head`, `fresh`, `keep`)",
+        build: |options, _| Ok(Box::new(File::read(options)?)),
     },
     Entry {
         id: "mlp",
@@ -90,13 +93,54 @@ struct File {
     /// Draw the last layer anew, for the classes of the data.
     #[serde(default)]
     replace_head: bool,
+    /// Draw all weights anew.
+    #[serde(default)]
+    fresh: bool,
+    /// Part of the units of every inner layer that stays, those with the largest weights.
+    #[serde(default = "all")]
+    keep: f64,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+impl File {
+    fn read(options: Options<'_>) -> Result<Self, TrainError> {
+        let own: Self = options.read()?;
+        if !(own.keep > 0.0 && own.keep <= 1.0) {
+            return Err(refuse("keep", own.keep, "over 0, and at most 1"));
+        }
+        Ok(own)
+    }
+
+    fn prepare(&self, model: Model, p: &Purpose) -> Result<Model, TrainError> {
+        let mut model = model;
+        if self.replace_head {
+            model = replace_head(&model, p.outputs, p.seed)?;
+        }
+        if self.fresh {
+            model.reinitialise(p.seed)?;
+        }
+        Ok(model)
+    }
 }
 
 impl Architecture for File {
     fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
-        let model = Model::load(&self.path)?;
-        if self.replace_head { replace_head(&model, p.outputs, p.seed) } else { Ok(model) }
+        self.prepare(Model::load(&self.path)?, p)
     }
+}
+
+/// What a network of the kind `file` would be, had it been read from its file.
+/// # Errors
+/// The options are not those of a file, or cannot be met.
+pub fn prepare(network: &Method, model: &Model, purpose: &Purpose) -> Result<Model, TrainError> {
+    if network.kind != FILE {
+        let message = format!("the recipe builds a `{}`, not the network that was given", network.kind);
+        return Err(TrainError::Mismatch { message });
+    }
+    File::read((&network.options).into())?.prepare(Model::from_file(model.to_file()?)?, purpose)
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -91,26 +91,39 @@ pub fn train(recipe: &Recipe, job: Job, registry: &Registry, options: &RunOption
     trainer.finish()
 }
 
-/// Metrics and answers of a network over some rows: its logits where it has them.
+/// What tells a training from any other: a hash over recipe, network and rows.
+/// # Errors
+/// The rows cannot be read.
+pub fn identity(recipe: &Recipe, job: &Job) -> Result<String, TrainError> {
+    Ok(Hashes::new(recipe, &job.model, &job.train, job.validation.as_ref())?.identity)
+}
+
+/// What a network says about some rows.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// Loss and accuracy, by the recipe's objective.
+    pub metrics: Metrics,
+    /// `[rows, width]`: logits where the network has them.
+    pub values: Vec<f32>,
+    /// Numbers per row.
+    pub width: usize,
+}
+
+/// Metrics and answers of a network over some rows, in evaluation mode.
 /// # Errors
 /// Recipe, network and rows do not fit each other.
-pub(crate) fn measure_rows(
-    recipe: &Recipe,
-    model: Model,
-    rows: Dataset,
-    registry: &Registry,
-) -> Result<(Metrics, Vec<f32>, usize), TrainError> {
+pub fn measure(recipe: &Recipe, model: Model, rows: &Dataset, registry: &Registry) -> Result<Answers, TrainError> {
     let objective = registry.objectives.build(&recipe.objective, registry)?;
     let net = Net::new(model, objective.takes_logits())?;
     let classes = usize::from(matches!(rows.label_kind(), LabelKind::Classes { .. }));
     let memory = recipe.data.memory_mib.saturating_mul(1 << 20);
     let rows = Rows::new(rows.clone(), net.row_shape(rows.feature_shape())?, classes, memory)?;
-    let (mut all, mut width) = (Vec::new(), 0);
+    let (mut values, mut width) = (Vec::new(), 0);
     let sums = over_rows(&net, &*objective, &rows, &net.weights, |outputs| {
         width = outputs.row_len();
-        all.extend_from_slice(outputs.as_f32().unwrap_or_default());
+        values.extend_from_slice(outputs.as_f32().unwrap_or_default());
     })?;
-    Ok((Metrics::from(&sums), all, width))
+    Ok(Answers { metrics: Metrics::from(&sums), values, width })
 }
 
 /// Answers of all rows, in evaluation mode; their losses added up.
