@@ -99,5 +99,6 @@ pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
 pub fn training_registry() -> Registry {
     let mut registry = Registry::default();
     registry.rules.add(GRADIENT_RULES);
+    registry.rules.add(adversarial::defences::training::RULES);
     registry
 }
