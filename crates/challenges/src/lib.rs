@@ -30,5 +30,6 @@ pub static REMEDIES: Remedies = &[Entry {
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    let explanations = explanations.chain(interpretability::insights::INSIGHTS.iter().map(|e| *e.card));
     CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).chain(explanations).collect()
 }

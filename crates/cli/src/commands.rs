@@ -3,6 +3,8 @@
 pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod conformance;
+pub(crate) mod explain;
+mod explain_pictures;
 pub(crate) mod fix;
 pub(crate) mod inspect;
 pub(crate) mod methods;

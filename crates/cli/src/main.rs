@@ -28,6 +28,8 @@ enum Command {
     Fix(commands::fix::Fix),
     /// Train a network, or fine-tune one, as a recipe says.
     Train(commands::train::Train),
+    /// Explain a network's answers, row by row: arrays and pictures.
+    Explain(commands::explain::Explain),
     /// Run a network on data and save its answers.
     Predict(commands::predict::Predict),
     /// Show inputs, outputs, nodes, parameters and cost of a network.
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Audit(c) => c.run(),
         Command::Fix(c) => c.run(),
         Command::Train(c) => c.run(),
+        Command::Explain(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Methods(c) => c.run(),
