@@ -142,7 +142,7 @@ impl Fix {
             return self.finish(&result).map(|()| true);
         }
         let outcome = prepared.carry_out(&folder, &progress)?;
-        let models = self.save(&outcome, &loaded.stem)?;
+        let models = self.save(&outcome, &loaded)?;
         let document = outcome.document();
         let files = write_reports(&folder, &document)?;
         for f in &outcome.findings {
@@ -169,13 +169,25 @@ impl Fix {
     }
 
     /// The repaired network, and the recipes that repeat its trainings.
-    fn save(&self, outcome: &Outcome, stem: &str) -> anyhow::Result<Vec<String>> {
+    fn save(&self, outcome: &Outcome, loaded: &Loaded) -> anyhow::Result<Vec<String>> {
         let Some(model) = &outcome.model else { return Ok(Vec::new()) };
+        let stem = &loaded.stem;
+        // What was put in front of the network is part of what was trained, but not of its file.
+        let start = (loaded.resolved.mean.is_some() && loaded.subject.training().is_some_and(|t| !t.is_given()))
+            .then(|| std::path::absolute(self.out.join("start.onnx")))
+            .transpose()?;
+        if let Some(start) = &start {
+            write_atomically(start, &loaded.subject.model().to_file()?.to_bytes())?;
+        }
         let path = self.out.join(format!("{stem}-repaired.onnx"));
         write_atomically(&path, &model.to_file()?.to_bytes())?;
         for (i, (recipe, record)) in outcome.trainings.iter().enumerate() {
             let number = if outcome.trainings.len() > 1 { format!("-{}", i + 1) } else { String::new() };
             let file = self.out.join(format!("{stem}-repaired{number}.recipe.toml"));
+            let mut recipe = recipe.clone();
+            if let Some(start) = &start {
+                recipe.network.options.insert("path".to_owned(), start.display().to_string().into());
+            }
             write_atomically(&file, recipe.to_toml().as_bytes())?;
             write_json(&self.out.join(format!("{stem}-repaired{number}.train.json")), record)?;
         }
