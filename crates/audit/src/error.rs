@@ -31,6 +31,9 @@ pub enum AuditError {
         /// What does not fit, and what would.
         message: String,
     },
+    /// A method's own reason.
+    #[error(transparent)]
+    Method(Box<dyn std::error::Error + Send + Sync>),
     /// The time that was given is over.
     #[error("out of time")]
     OutOfTime,
@@ -57,6 +60,19 @@ pub enum AuditError {
     Policy {
         /// What is wrong, and what would be right.
         message: String,
+    },
+    /// Pixels that are no picture.
+    #[error(
+        "a picture of width, height and channels {size:?} with {pixels} values: sides must be from 1 to {most}, channels 1 or \
+         3, and there must be one value for each"
+    )]
+    Picture {
+        /// Width, height, channels.
+        size: [usize; 3],
+        /// How many values were given.
+        pixels: usize,
+        /// The largest side.
+        most: usize,
     },
     /// A file of the run folder.
     #[error("cannot {action} {}: {source}", .path.display())]

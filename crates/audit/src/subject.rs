@@ -282,6 +282,13 @@ impl Subject {
         Ok(y.reshape(vec![n, width])?)
     }
 
+    /// Rows of the data in the shape that the network takes.
+    /// # Errors
+    /// The rows do not fit the network.
+    pub fn in_shape(&self, features: &Tensor) -> Result<Tensor, AuditError> {
+        arrange(&self.model, features)
+    }
+
     /// Rows per forward pass.
     pub fn batch_rows(&self) -> usize {
         self.model.fixed_batch().map_or(BATCH, |b| b.max(1) * BATCH.div_ceil(b.max(1)))

@@ -1,7 +1,9 @@
 //! The nine challenges of deep learning: one folder each, one file per check or remedy, one registry line per file.
 
+pub mod adversarial;
 mod compute;
 mod data_limits;
+pub mod interpretability;
 mod overfitting;
 mod shared;
 
@@ -24,6 +26,18 @@ pub static CHECKS: Checks = &[
     Entry { card: &overfitting::sample_size::CARD, build: check::<overfitting::sample_size::SampleSize> },
     Entry { card: &overfitting::seed_variance::CARD, build: check::<overfitting::seed_variance::SeedVariance> },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
+    Entry {
+        card: &adversarial::checks::robust_accuracy::CARD,
+        build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
+    },
+    Entry {
+        card: &adversarial::checks::gradient_masking::CARD,
+        build: check::<adversarial::checks::gradient_masking::GradientMasking>,
+    },
+    Entry {
+        card: &adversarial::checks::autoattack::CARD,
+        build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
+    },
 ];
 
 /// All remedies, in the order in which a repair tries them.
@@ -66,7 +80,16 @@ pub static QUALITY: &[Aim] = &[
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
-    CHECKS.iter().map(|e| *e.card).chain(REMEDIES.iter().map(|e| *e.card)).collect()
+    let checks = CHECKS.iter().map(|e| *e.card);
+    let remedies = REMEDIES.iter().map(|e| *e.card);
+    let attacks = adversarial::protocol::cards().into_iter().copied();
+    let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    checks.chain(remedies).chain(attacks).chain(explanations).collect()
+}
+
+/// Certificates, cheapest first, for evaluations by attacks.
+pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
+    Vec::new()
 }
 
 /// Gradient rules of the challenges, for recipes.
@@ -76,5 +99,6 @@ pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
 pub fn training_registry() -> Registry {
     let mut registry = Registry::default();
     registry.rules.add(GRADIENT_RULES);
+    registry.rules.add(adversarial::defences::training::RULES);
     registry
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use netproof_audit::{AuditError, select};
+use netproof_challenges::interpretability::EXPLANATIONS;
 use netproof_challenges::{CHECKS, REMEDIES, cards};
 
 #[test]
@@ -24,7 +25,9 @@ fn every_card_is_unique_documented_and_cited() {
 fn documented_defaults_are_the_defaults_and_options_are_checked() {
     let all = select("check", CHECKS, &[], &[], &toml::Table::new()).unwrap();
     let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
+    let explanations = select("explanation", EXPLANATIONS, &[], &[], &toml::Table::new()).unwrap();
     let cards = all.iter().map(|c| (c.card, &c.options)).chain(remedies.iter().map(|c| (c.card, &c.options)));
+    let cards = cards.chain(explanations.iter().map(|c| (c.card, &c.options)));
     for (card, options) in cards {
         let documented: toml::Table =
             card.options.iter().map(|o| format!("{} = {}\n", o.name, o.default)).collect::<String>().parse().unwrap();
@@ -36,21 +39,21 @@ fn documented_defaults_are_the_defaults_and_options_are_checked() {
     assert!(matches!(e, AuditError::Option { .. }) && e.to_string().contains("bins = 15"), "{e}");
 }
 
-/// JSON objects of numbers and lists are TOML but for the colon.
+/// JSON objects of numbers, texts and lists are TOML but for the colon.
 fn parse(json: &str) -> toml::Table {
     let inner = json.trim_start_matches('{').trim_end_matches('}');
     let mut text = String::new();
-    let mut depth = 0;
+    let (mut depth, mut quoted) = (0, false);
     for c in inner.chars() {
         match c {
-            '[' => depth += 1,
-            ']' => depth -= 1,
+            '"' => quoted = !quoted,
+            '[' if !quoted => depth += 1,
+            ']' if !quoted => depth -= 1,
             _ => {}
         }
         match c {
-            ',' if depth == 0 => text.push('\n'),
-            ':' => text.push('='),
-            '"' => {}
+            ',' if depth == 0 && !quoted => text.push('\n'),
+            ':' if !quoted => text.push('='),
             c => text.push(c),
         }
     }

@@ -1,6 +1,7 @@
 //! An ONNX network as a named graph: checked, executed, differentiated, rewritten.
 
 mod attributes;
+mod bounds;
 mod buffer;
 pub mod builders;
 pub mod conformance;
@@ -21,6 +22,7 @@ mod rows;
 mod run;
 mod threads;
 
+pub use bounds::{Ascent, BoundMethod, Bounds, BoundsRequest, Norm, Region, Rounding, Specification};
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use netproof_graph::builders::{
-    Activation, CnnOptions, Shortcut, VitOptions, cnn, mlp, mobilenet_v2, resnet_cifar, resnet18, vit,
+    Activation, CnnOptions, Shortcut, StridedCnnOptions, VitOptions, cnn, mlp, mobilenet_v2, resnet_cifar, resnet18,
+    strided_cnn, vit,
 };
 use netproof_graph::{GraphError, Model};
 use serde::Deserialize;
@@ -50,6 +51,11 @@ pub static ARCHITECTURES: &[Entry<dyn Architecture>] = &[
         id: "cnn",
         summary: "3×3 convolutions with pooling, in the manner of LeNet (`channels`, `hidden`)",
         build: |options, _| Ok(Box::new(options.read::<Cnn>()?)),
+    },
+    Entry {
+        id: "strided-cnn",
+        summary: "4×4 convolutions with stride 2, the small network of the literature on robustness (`channels`, `hidden`)",
+        build: |options, _| Ok(Box::new(options.read::<StridedCnn>()?)),
     },
     Entry {
         id: "resnet-cifar",
@@ -190,6 +196,28 @@ impl Architecture for Cnn {
     fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
         let Self { channels, hidden } = self.clone();
         Ok(cnn(&CnnOptions { channels, hidden, image: image("cnn", &p.row)?, classes: p.outputs, seed: p.seed })?)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct StridedCnn {
+    channels: Vec<usize>,
+    hidden: usize,
+}
+
+impl Default for StridedCnn {
+    fn default() -> Self {
+        let StridedCnnOptions { channels, hidden, .. } = StridedCnnOptions::new([1, 28, 28], 10);
+        Self { channels, hidden }
+    }
+}
+
+impl Architecture for StridedCnn {
+    fn network(&self, p: &Purpose) -> Result<Model, TrainError> {
+        let Self { channels, hidden } = self.clone();
+        let image = image("strided-cnn", &p.row)?;
+        Ok(strided_cnn(&StridedCnnOptions { channels, hidden, image, classes: p.outputs, seed: p.seed })?)
     }
 }
 

@@ -139,6 +139,8 @@ pub enum Monitor {
     Loss,
     /// Fraction of right answers; more is better.
     Accuracy,
+    /// Fraction of right answers where the gradient rule finds the validation rows hardest; more is better.
+    RobustAccuracy,
 }
 
 /// Where the rows come from and how they are read; see [`OpenOptions`].

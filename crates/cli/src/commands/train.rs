@@ -249,8 +249,9 @@ impl Watch for Lines {
         self.logs.iter().for_each(|l| l.epoch(e));
         self.clear();
         let validation = e.validation.as_ref().map(|v| format!("; {}", said("validation", v))).unwrap_or_default();
+        let robust = e.robust.as_ref().map(|v| format!("; {}", said("under attack", v))).unwrap_or_default();
         let best = if e.is_best { ", best so far" } else { "" };
-        eprintln!("epoch {}: {}{validation}{best}, {:.1} s", e.epoch, said("training", &e.train), e.seconds);
+        eprintln!("epoch {}: {}{validation}{robust}{best}, {:.1} s", e.epoch, said("training", &e.train), e.seconds);
     }
 
     fn note(&self, text: &str) {
