@@ -16,6 +16,7 @@ use crate::args::{Loaded, SubjectArgs, duration};
 use crate::commands::audit::{TOOL, write_reports};
 use crate::output::write_json;
 use crate::progress::Terminal;
+use crate::project::AuditSection;
 
 /// Repair a network: plan remedies for what an audit found, try them, and prove the best on rows that none has seen.
 #[derive(Args)]
@@ -90,7 +91,7 @@ impl Fix {
             policy: Policy::default(),
             tool: TOOL.to_owned(),
         };
-        let audit = plan(audit_checks(&check_options)?);
+        let audit = plan(audit_checks(&check_options, &loaded.project.audit)?);
         let findings = match (&audited, self.goals.is_empty()) {
             (Some(dir), _) => earlier(dir, &loaded)?,
             // What is wanted is said, so that nothing need be found first.
@@ -195,11 +196,13 @@ impl Fix {
     }
 }
 
-/// Checks of the proof: all that train nothing.
-fn audit_checks(options: &toml::Table) -> anyhow::Result<Vec<Configured<dyn Check>>> {
-    let skip: Vec<String> =
-        CHECKS.iter().filter(|e| e.card.needs.contains(&Need::Training)).map(|e| e.card.id.to_owned()).collect();
-    Ok(select("check", CHECKS, &[], &skip, options)?)
+/// Checks of the proof: those of the audit, or all, as far as they train nothing.
+fn audit_checks(options: &toml::Table, settings: &AuditSection) -> anyhow::Result<Vec<Configured<dyn Check>>> {
+    let trains = |id: &String| CHECKS.iter().any(|e| e.card.id == id && e.card.needs.contains(&Need::Training));
+    let all = || CHECKS.iter().map(|e| e.card.id.to_owned());
+    let only: Vec<String> = settings.only.iter().filter(|id| !trains(id)).cloned().collect();
+    let skip: Vec<String> = all().filter(|id| trains(id) || settings.skip.contains(id)).collect();
+    Ok(select("check", CHECKS, &only, &skip, options)?)
 }
 
 /// Checks that measure goals and guards.
