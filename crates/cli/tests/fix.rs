@@ -96,6 +96,22 @@ fn an_audit_finds_it_and_a_repair_from_its_folder_proves_it_and_can_be_repeated(
 }
 
 #[test]
+fn members_are_trained_and_averaged_into_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    rows(&path.join("train.npz"), 120, 0, Some(5));
+    let recipe = "members = 3\nepochs = 3\n[data]\ntrain = \"train.npz\"\n[network]\nkind = \"mlp\"\nhidden = [8]\n";
+    std::fs::write(path.join("r.toml"), recipe).unwrap();
+    let trained = netproof(path, &["train", "r.toml"]);
+    assert!(trained.status.code().is_some_and(|c| c < 2), "{}", stderr(&trained));
+    let inspected = json(&netproof(path, &["inspect", "r.onnx", "--json", "-"]));
+    assert_eq!(inspected["cost"]["parameters"].as_u64().unwrap() / (12 * 8 + 8 + 8 * 2 + 2), 3, "{inspected}");
+    assert!(path.join("r.member3.train.json").is_file() && !path.join("r.member1.checkpoint").exists());
+    let audit = ["audit", "r.onnx", "--data", "train.npz", "--only", "performance", "--out", "a"];
+    assert!(netproof(path, &audit).status.code().is_some_and(|c| c < 2));
+}
+
+#[test]
 fn checks_that_train_wait_to_be_asked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

@@ -10,6 +10,7 @@ use netproof_audit::{
 use netproof_challenges::{CHECKS, GOALS, QUALITY, REMEDIES};
 use netproof_core::{AuditDocument, Finding, Need};
 use netproof_stats::Level;
+use netproof_train::Recipe;
 use serde_json::{Value, json};
 
 use crate::args::{Loaded, SubjectArgs, duration};
@@ -169,7 +170,7 @@ impl Fix {
         self.json.as_ref().map_or(Ok(()), |path| write_json(path, result))
     }
 
-    /// The repaired network, and the recipes that repeat its trainings.
+    /// The repaired network, and the recipe that repeats its training.
     fn save(&self, outcome: &Outcome, loaded: &Loaded) -> anyhow::Result<Vec<String>> {
         let Some(model) = &outcome.model else { return Ok(Vec::new()) };
         let stem = &loaded.stem;
@@ -183,14 +184,17 @@ impl Fix {
         let path = self.out.join(format!("{stem}-repaired.onnx"));
         write_atomically(&path, &model.to_file()?.to_bytes())?;
         for (i, (recipe, record)) in outcome.trainings.iter().enumerate() {
-            let number = if outcome.trainings.len() > 1 { format!("-{}", i + 1) } else { String::new() };
-            let file = self.out.join(format!("{stem}-repaired{number}.recipe.toml"));
-            let mut recipe = recipe.clone();
+            let number = if outcome.trainings.len() > 1 { format!(".member{}", i + 1) } else { String::new() };
+            write_json(&self.out.join(format!("{stem}-repaired{number}.train.json")), record)?;
+            if i > 0 {
+                continue;
+            }
+            // Members differ in nothing but their seeds, which count on from that of the first.
+            let mut recipe = Recipe { members: outcome.trainings.len() as u64, ..recipe.clone() };
             if let Some(start) = &start {
                 recipe.network.options.insert("path".to_owned(), start.display().to_string().into());
             }
-            write_atomically(&file, recipe.to_toml().as_bytes())?;
-            write_json(&self.out.join(format!("{stem}-repaired{number}.train.json")), record)?;
+            write_atomically(&self.out.join(format!("{stem}-repaired.recipe.toml")), recipe.to_toml().as_bytes())?;
         }
         Ok(vec![path.display().to_string()])
     }
