@@ -23,15 +23,21 @@ pub(super) const ABSENT: &str = "needs python3 with venv";
 
 /// The interpreter of an environment with [`LIBRARIES`], made on first use.
 pub(super) fn interpreter(bench: &Bench) -> anyhow::Result<PathBuf> {
-    let folder = bench.folder("venv")?;
+    interpreter_with(bench, "venv", &[])
+}
+
+/// The interpreter of an environment of its own, with [`LIBRARIES`] and more, made on first use.
+pub(super) fn interpreter_with(bench: &Bench, folder: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
+    let folder = bench.folder(folder)?;
     let interpreter = folder.join("bin/python");
     let marker = folder.join("libraries.txt");
-    let wanted = LIBRARIES.join("\n");
+    let libraries = [LIBRARIES, more].concat();
+    let wanted = libraries.join("\n");
     if std::fs::read_to_string(&marker).is_ok_and(|there| there == wanted) {
         return Ok(interpreter);
     }
     command::succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    command::succeed(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(LIBRARIES))?;
+    command::succeed(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(&libraries))?;
     std::fs::write(&marker, wanted).with_context(|| format!("writing {}", marker.display()))?;
     Ok(interpreter)
 }
@@ -58,7 +64,12 @@ pub(super) fn unpacked(bench: &Bench, package: &str, options: &[&str]) -> anyhow
 pub(super) fn script(bench: &Bench, script: &str, arguments: &[&Path]) -> anyhow::Result<Measured> {
     let mut run = Command::new(interpreter(bench)?);
     run.arg(bench.root.join("tests/bars").join(script)).args(arguments);
-    measured(&command::output(&mut run)?).with_context(|| format!("reading the result of {script}"))
+    result_of(&mut run, script)
+}
+
+/// Runs a script that is ready to run; see [`script`].
+pub(super) fn result_of(run: &mut Command, script: &str) -> anyhow::Result<Measured> {
+    measured(&command::output(run)?).with_context(|| format!("reading the result of {script}"))
 }
 
 fn measured(output: &str) -> anyhow::Result<Measured> {
