@@ -2,25 +2,29 @@
 
 use std::time::Instant;
 
-use netproof_core::{Card, Finding, Provenance};
-use netproof_graph::Model;
+use netproof_core::{Card, Finding, Picture, Provenance};
+use netproof_data::png_bytes;
 use netproof_stats::Level;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::progress::Progress;
-use crate::{AuditError, Draft, Subject};
+use crate::store::picture_file;
+use crate::{AuditError, Draft, Remedy, RunFolder, Subject};
+
+/// Most pixels of a picture along one side.
+pub const PICTURE_SIDE: usize = 4096;
 
 /// Measures a subject and answers with findings.
 pub trait Check: Send + Sync {
     /// The findings. An error becomes one failed finding, so a check reports what it can before it gives up.
     fn run(&self, subject: &Subject, cx: &Context<'_>) -> Result<Findings, AuditError>;
-}
 
-/// Changes a network in answer to findings and proves the change by measuring again.
-pub trait Remedy: Send + Sync {
-    /// The treated network, and what was measured before and after on rows that the treatment has not seen.
-    fn treat(&self, subject: &Subject, cx: &Context<'_>) -> Result<Treatment, AuditError>;
+    /// Whether what it finds depends on how the network is trained: then the recipe, and whether it may retrain, are part
+    /// of the key of its findings.
+    fn retrains(&self) -> bool {
+        false
+    }
 }
 
 /// What a check found.
@@ -38,15 +42,6 @@ impl From<Vec<Finding>> for Findings {
     }
 }
 
-/// What a remedy did.
-#[derive(Debug)]
-pub struct Treatment {
-    /// The treated network; `None` where treating it would not help.
-    pub model: Option<Model>,
-    /// The proof.
-    pub findings: Vec<Finding>,
-}
-
 /// What a method may know about the run.
 pub struct Context<'a> {
     /// The method's card.
@@ -59,10 +54,48 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// When the work must be over.
     pub deadline: Option<Instant>,
+    /// Whether networks may be trained, which takes minutes.
+    pub may_train: bool,
+    /// Where pictures and trained networks go; without it pictures are only named.
+    pub(crate) folder: Option<&'a RunFolder>,
     pub(crate) provenance: Provenance,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The same context with a folder for pictures.
+    #[must_use]
+    pub fn with_folder(self, folder: &'a RunFolder) -> Self {
+        Self { folder: Some(folder), ..self }
+    }
+
+    /// Makes a picture of 8 bits per channel and keeps it in the run folder; the evidence of a finding, or a part of a
+    /// gallery. Without a run folder only its hash is kept, so that findings are the same with one and without.
+    /// # Shapes
+    /// `size` is width, height and channels, 1 (grey) or 3 (red, green, blue); `pixels [height, width, channels]`
+    /// # Errors
+    /// The pixels are no such picture, a side is 0 or over [`PICTURE_SIDE`], or the folder cannot be written.
+    pub fn picture(
+        &self,
+        title: impl Into<String>,
+        alt: impl Into<String>,
+        size: [usize; 3],
+        pixels: &[u8],
+    ) -> Result<Picture, AuditError> {
+        let [width, height, channels] = size;
+        let sides = 1..=PICTURE_SIDE;
+        let fits = sides.contains(&width) && sides.contains(&height) && matches!(channels, 1 | 3);
+        if !fits || pixels.len() != width * height * channels {
+            return Err(AuditError::Picture { size, pixels: pixels.len(), most: PICTURE_SIDE });
+        }
+        let bytes = png_bytes(size, pixels)?;
+        let (file, sha256) = picture_file(&bytes);
+        if let Some(folder) = self.folder {
+            folder.keep_picture(&file, &bytes)?;
+        }
+        let (width, height) = (width as u32, height as u32);
+        Ok(Picture { title: title.into(), file, sha256, width, height, alt: alt.into(), warning: None })
+    }
+
     /// Begins a finding: `what` was measured becomes the second part of its id.
     pub fn finding(&self, what: &str, title: &str) -> Draft {
         Draft::new(self.card.id, what, self.card.challenge, title, self.provenance.clone())
@@ -129,7 +162,7 @@ pub fn remedy<R: Remedy + Serialize + DeserializeOwned + 'static>(
     Ok(Configured { card, method: Box::new(method), options })
 }
 
-/// Reads the options of any method, such as an attack: the method, and all its options as JSON.
+/// Reads the options of `--set` into a method of any family, and gives them back as JSON, defaults included.
 /// # Errors
 /// An option is unknown or has a wrong type.
 pub fn parse<T: Serialize + DeserializeOwned>(card: &Card, options: toml::Table) -> Result<(T, String), AuditError> {

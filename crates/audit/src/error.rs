@@ -4,6 +4,7 @@ use netproof_data::DataError;
 use netproof_graph::GraphError;
 use netproof_stats::StatsError;
 use netproof_tensor::TensorError;
+use netproof_train::TrainError;
 
 /// Why an audit, or one check of it, cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum AuditError {
     /// A number that cannot be computed.
     #[error(transparent)]
     Stats(#[from] StatsError),
+    /// A training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// A tensor that cannot exist.
     #[error(transparent)]
     Tensor(#[from] TensorError),
@@ -56,6 +60,19 @@ pub enum AuditError {
     Policy {
         /// What is wrong, and what would be right.
         message: String,
+    },
+    /// Pixels that are no picture.
+    #[error(
+        "a picture of width, height and channels {size:?} with {pixels} values: sides must be from 1 to {most}, channels 1 or \
+         3, and there must be one value for each"
+    )]
+    Picture {
+        /// Width, height, channels.
+        size: [usize; 3],
+        /// How many values were given.
+        pixels: usize,
+        /// The largest side.
+        most: usize,
     },
     /// A file of the run folder.
     #[error("cannot {action} {}: {source}", .path.display())]

@@ -11,6 +11,7 @@ pub mod certifier;
 pub(crate) mod checks;
 #[cfg(test)]
 mod conformance;
+pub(crate) mod defences;
 mod error;
 pub mod harness;
 mod hyperplane;

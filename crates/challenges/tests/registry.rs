@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use netproof_audit::{AuditError, select};
 use netproof_challenges::adversarial::protocol::{Method, cards as attack_cards};
+use netproof_challenges::interpretability::EXPLANATIONS;
 use netproof_challenges::{CHECKS, REMEDIES, cards};
-use netproof_core::CardKind;
 
 #[test]
 fn every_card_is_unique_documented_and_cited() {
@@ -28,19 +28,41 @@ fn documented_defaults_are_the_defaults_and_options_are_checked() {
     let all = select("check", CHECKS, &[], &[], &toml::Table::new()).unwrap();
     let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
     let none = toml::Table::new();
-    let methods: Vec<Method> =
-        attack_cards().iter().filter(|c| c.kind == CardKind::Attack).map(|c| Method::find(c.id, &none).unwrap()).collect();
+    let explanations = select("explanation", EXPLANATIONS, &[], &[], &none).unwrap();
+    let attacks: Vec<Method> =
+        attack_cards().iter().map(|c| Method::find(c.id, &none).unwrap()).collect();
     let cards = all.iter().map(|c| (c.card, c.options.as_str()));
     let cards = cards.chain(remedies.iter().map(|c| (c.card, c.options.as_str())));
-    let cards = cards.chain(methods.iter().map(|m| (m.card(), m.options())));
+    let cards = cards.chain(explanations.iter().map(|c| (c.card, c.options.as_str())));
+    let cards = cards.chain(attacks.iter().map(|m| (m.card(), m.options())));
     for (card, options) in cards {
         let documented: toml::Table =
             card.options.iter().map(|o| format!("{} = {}\n", o.name, o.default)).collect::<String>().parse().unwrap();
-        let json: serde_json::Value = serde_json::from_str(options).unwrap();
-        let actual = toml::Table::try_from(json).unwrap();
+        let actual: toml::Table = toml::Table::try_from(parse(options)).unwrap();
         assert_eq!(documented, actual, "{}", card.id);
     }
     let wrong: toml::Table = toml::from_str("[calibration]\nbin = 3").unwrap();
     let e = select("check", CHECKS, &[], &[], &wrong).unwrap_err();
     assert!(matches!(e, AuditError::Option { .. }) && e.to_string().contains("bins = 15"), "{e}");
+}
+
+/// JSON objects of numbers, texts and lists are TOML but for the colon.
+fn parse(json: &str) -> toml::Table {
+    let inner = json.trim_start_matches('{').trim_end_matches('}');
+    let mut text = String::new();
+    let (mut depth, mut quoted) = (0, false);
+    for c in inner.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            '[' if !quoted => depth += 1,
+            ']' if !quoted => depth -= 1,
+            _ => {}
+        }
+        match c {
+            ',' if depth == 0 && !quoted => text.push('\n'),
+            ':' if !quoted => text.push('='),
+            c => text.push(c),
+        }
+    }
+    text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }

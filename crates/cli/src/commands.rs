@@ -2,8 +2,10 @@
 
 pub(crate) mod attack;
 pub(crate) mod audit;
+pub(crate) mod card;
 pub(crate) mod completions;
 pub(crate) mod conformance;
+pub(crate) mod diff;
 pub(crate) mod fix;
 pub(crate) mod inspect;
 pub(crate) mod methods;

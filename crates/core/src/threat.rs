@@ -127,7 +127,8 @@ mod tests {
         let t = Threat::new(Norm::Linf, 0.3, [0.0, 1.0]).unwrap();
         assert!(!t.is_unbounded(784) && t.with_epsilon(1.0).is_unbounded(784));
         assert!(Threat { norm: Norm::L2, ..t.with_epsilon(28.0) }.is_unbounded(784));
-        for (epsilon, bounds) in [(-0.1, [0.0, 1.0]), (f64::NAN, [0.0, 1.0]), (0.1, [1.0, 1.0]), (0.1, [f64::NAN, 1.0])] {
+        for (epsilon, bounds) in [(-0.1, [0.0, 1.0]), (f64::NAN, [0.0, 1.0]), (0.1, [1.0, 1.0]), (0.1, [f64::NAN, 1.0])]
+        {
             assert!(Threat::new(Norm::Linf, epsilon, bounds).is_err(), "{epsilon} {bounds:?}");
         }
         let e = Threat::new(Norm::L2, -1.0, [0.0, 1.0]).unwrap_err().to_string();

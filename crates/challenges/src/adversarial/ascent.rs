@@ -101,7 +101,8 @@ pub(crate) fn random_point(ball: &Ball, origin: &[f32], rng: &mut Rng) -> Vec<f3
             origin.iter().zip(direction).map(|(o, d)| o + scale * d).collect()
         }
         Norm::L1 => {
-            let direction: Vec<f64> = (0..n).map(|_| -(1.0 - rng.unit()).ln() * if rng.unit() < 0.5 { -1.0 } else { 1.0 }).collect();
+            let direction: Vec<f64> =
+                (0..n).map(|_| -(1.0 - rng.unit()).ln() * if rng.unit() < 0.5 { -1.0 } else { 1.0 }).collect();
             let length: f64 = direction.iter().map(|d| d.abs()).sum::<f64>().max(1e-12);
             let scale = e * rng.unit() / length;
             origin.iter().zip(direction).map(|(o, d)| o + (scale * d) as f32).collect()

@@ -70,7 +70,12 @@ fn raw_proposals_have_the_shape_and_stay_within_threat_and_bounds() {
                 assert!(y.iter().all(|v| (0.0..=1.0).contains(v)), "{} {norm}: {y:?}", a.card.id);
                 let d = distance(norm, x, y);
                 let free = a.method.goal() == Goal::SmallestNorm;
-                assert!(free || d <= t.epsilon + tolerance(&t, INPUTS), "{} {norm} row {i}: {d} > {}", a.card.id, t.epsilon);
+                assert!(
+                    free || d <= t.epsilon + tolerance(&t, INPUTS),
+                    "{} {norm} row {i}: {d} > {}",
+                    a.card.id,
+                    t.epsilon
+                );
             }
             assert_eq!(y[5 * INPUTS..], x[5 * INPUTS..], "{} {norm}: a wrong row is answered with itself", a.card.id);
         }

@@ -185,12 +185,16 @@ impl<'v, 'm> Harness<'v, 'm> {
         if let Some(i) = values.iter().position(|v| *v < low || *v > high) {
             return Err(AttackError::Mismatch(format!(
                 "row {} holds {}, outside the bounds {low},{high}; give the bounds that the features have",
-                row_ids[i / len], values[i]
+                row_ids[i / len],
+                values[i]
             )));
         }
         if let Some(i) = labels.iter().position(|l| *l >= victim.classes()) {
             return Err(AttackError::Mismatch(format!(
-                "row {} has class {}, the network has {} classes", row_ids[i], labels[i], victim.classes()
+                "row {} has class {}, the network has {} classes",
+                row_ids[i],
+                labels[i],
+                victim.classes()
             )));
         }
         let judge = victim.clone().salted(0x6a75_6467_65);
@@ -423,7 +427,9 @@ impl<'v, 'm> Harness<'v, 'm> {
         stage.seconds = started.elapsed().as_secs_f64();
         match failed {
             None => {}
-            Some(AttackError::OutOfTime) => stage.skipped = Some("out of time before all rows were attacked".to_owned()),
+            Some(AttackError::OutOfTime) => {
+                stage.skipped = Some("out of time before all rows were attacked".to_owned())
+            }
             Some(e @ AttackError::NotDifferentiable(_)) => stage.skipped = Some(e.to_string()),
             Some(e) => return Err(e),
         }
@@ -466,7 +472,8 @@ impl<'v, 'm> Harness<'v, 'm> {
                 if within {
                     ball.project(origin, p);
                 } else {
-                    let clip = |(v, o): (&mut f32, &f32)| *v = if v.is_nan() { *o } else { v.clamp(ball.low, ball.high) };
+                    let clip =
+                        |(v, o): (&mut f32, &f32)| *v = if v.is_nan() { *o } else { v.clamp(ball.low, ball.high) };
                     p.iter_mut().zip(origin).for_each(clip);
                 }
             }

@@ -94,8 +94,7 @@ impl Ball {
 /// `λ >= 0` whose sum is at most epsilon. The sum falls in pieces that are linear between the breakpoints `u - t` and `u`.
 fn project_l1(origin: &[f32], x: &mut [f32], epsilon: f32, low: f32, high: f32) {
     let room = |d: f32, o: f32| if d >= 0.0 { (high - o).max(0.0) } else { (o - low).max(0.0) };
-    let inside: f64 =
-        x.iter().zip(origin).map(|(x, o)| f64::from((x - o).abs().min(room(x - o, *o)))).sum();
+    let inside: f64 = x.iter().zip(origin).map(|(x, o)| f64::from((x - o).abs().min(room(x - o, *o)))).sum();
     let lambda = if inside <= f64::from(epsilon) { 0.0 } else { multiplier(origin, x, epsilon, room) };
     for (x, o) in x.iter_mut().zip(origin) {
         let d = *x - o;
@@ -172,7 +171,10 @@ mod tests {
                     let mut x = draw(&mut rng, 20, -1.5, 2.5);
                     b.project(&o, &mut x);
                     let size = distance(norm, &x, &o);
-                    assert!(size <= threat.epsilon.floor().max(threat.epsilon) + tolerance(&threat, 20), "{norm} {epsilon}: {size}");
+                    assert!(
+                        size <= threat.epsilon.floor().max(threat.epsilon) + tolerance(&threat, 20),
+                        "{norm} {epsilon}: {size}"
+                    );
                     assert!(x.iter().all(|v| (0.0..=1.0).contains(v)));
                     let again = {
                         let mut y = x.clone();
@@ -201,9 +203,7 @@ mod tests {
                 let size = distance(Norm::L1, &other, &o);
                 let scale = (f64::from(epsilon) / size.max(1e-9)).min(1.0) as f32;
                 other.iter_mut().zip(&o).for_each(|(v, o)| *v = o + (*v - o) * scale);
-                let product: f64 = (0..12)
-                    .map(|i| f64::from(target[i] - x[i]) * f64::from(other[i] - x[i]))
-                    .sum();
+                let product: f64 = (0..12).map(|i| f64::from(target[i] - x[i]) * f64::from(other[i] - x[i])).sum();
                 // The variational inequality of a projection onto a convex set.
                 assert!(product <= 1e-5, "{product}");
             }

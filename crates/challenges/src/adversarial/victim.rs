@@ -100,7 +100,8 @@ impl<'m> Victim<'m> {
     /// # Errors
     /// It predicts numbers instead of classes, does not take floats, or does not take such rows.
     pub fn new(model: &'m Model, head: Head, row: &[usize], sample: &Tensor) -> Result<Self, AttackError> {
-        let (Some(port), Some(output), 1) = (model.inputs().first(), model.outputs().first(), model.inputs().len()) else {
+        let (Some(port), Some(output), 1) = (model.inputs().first(), model.outputs().first(), model.inputs().len())
+        else {
             let n = model.inputs().len();
             return Err(AttackError::Victim(format!("it has {n} inputs, an attack needs one input and an output")));
         };
@@ -145,7 +146,8 @@ impl<'m> Victim<'m> {
         };
         let zeros = Tensor::zeros(self.shape(1))?;
         // What the file says of its end decides; a network without logits here may have them there.
-        let softmax = matches!(other.outputs().first().and_then(|o| other.producer(&o.name)), Some("Softmax" | "Sigmoid"));
+        let softmax =
+            matches!(other.outputs().first().and_then(|o| other.producer(&o.name)), Some("Softmax" | "Sigmoid"));
         let head = match (head, softmax) {
             (Head::Logits, true) => Head::Probabilities,
             (Head::BinaryLogit, true) => Head::BinaryProbability,
@@ -323,9 +325,9 @@ impl<'m> Victim<'m> {
 
     /// The draws of one row: from its bits, so that they depend neither on its place in the batch nor on other rows.
     fn rng(&self, row: &[f32], draw: usize) -> Rng {
-        let bits = row.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, v| {
-            (h ^ u64::from(v.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let bits = row
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, v| (h ^ u64::from(v.to_bits())).wrapping_mul(0x0000_0100_0000_01b3));
         Rng::stream(bits ^ self.salt.rotate_left(17), draw as u64 + 1)
     }
 
@@ -442,7 +444,9 @@ impl<'m> Victim<'m> {
     fn find_logits(&mut self, head: Head, probe: &[f32]) -> Result<(), AttackError> {
         let (plain, undone) = match head {
             Head::Value => {
-                return Err(AttackError::Victim("it predicts numbers; robustness is measured for classifiers".to_owned()));
+                return Err(AttackError::Victim(
+                    "it predicts numbers; robustness is measured for classifiers".to_owned(),
+                ));
             }
             Head::Logits => (Link::None, None),
             Head::BinaryLogit => (Link::Binary, None),

@@ -65,7 +65,12 @@ mod tests {
         let model = linear(&[[0.0; 3], w], &[0.0, -0.2]);
         // w·x + b = 0.5 (0.5) - 2 (0.2) + 0.6 - 0.2 = 0.25; |w|_1 = 3.5.
         let x = [0.5, 0.2, 0.6];
-        for (norm, epsilon, reach) in [(Norm::Linf, 0.05, 0.05 * 3.5), (Norm::L1, 0.05, 0.05 * 2.0), (Norm::L2, 0.05, 0.05 * 5.25f32.sqrt()), (Norm::L0, 1.0, 1.6)] {
+        for (norm, epsilon, reach) in [
+            (Norm::Linf, 0.05, 0.05 * 3.5),
+            (Norm::L1, 0.05, 0.05 * 2.0),
+            (Norm::L2, 0.05, 0.05 * 5.25f32.sqrt()),
+            (Norm::L0, 1.0, 1.6),
+        ] {
             let threat = Threat::new(norm, epsilon, [0.0, 1.0]).unwrap();
             let (y, logits) = run(&Fgsm {}, &model, &[3], &x, &[1], &threat, 0);
             assert!((logits[1] - (0.25 - reach)).abs() < 1e-5, "{norm}: {y:?} {logits:?}");

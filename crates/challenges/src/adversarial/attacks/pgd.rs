@@ -138,7 +138,8 @@ pub(super) fn ascend(
             }
             (logits, Vec::new())
         } else {
-            let look = oracle.look(&owner, &x, &mut |i, z, seed| losses[i] = loss.of(z, batch.labels[owner[i]], 0, seed))?;
+            let look =
+                oracle.look(&owner, &x, &mut |i, z, seed| losses[i] = loss.of(z, batch.labels[owner[i]], 0, seed))?;
             (look.logits, look.gradient)
         };
         let k = batch.classes();

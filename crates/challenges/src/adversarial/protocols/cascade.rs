@@ -103,7 +103,7 @@ impl Protocol for Cascade {
         let targeted = ApgdT { targets: 1, steps: self.steps, ..ApgdT::default() };
         stage(harness, "apgd-t", "apgd-t-1", &targeted)?;
         if self.targets > 1 {
-            let all = ApgdT { targets: self.targets, ..targeted };
+            let all = ApgdT { targets: self.targets, tried: 1, ..targeted };
             self.by_need(harness, "apgd-t", &all)?;
         }
         let short = Square { queries: self.queries.max(1), ..Square::default() };
