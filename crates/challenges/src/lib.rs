@@ -89,7 +89,7 @@ pub fn cards() -> Vec<Card> {
 
 /// Certificates, cheapest first, for evaluations by attacks.
 pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
-    Vec::new()
+    adversarial::certifier::BOUNDED.iter().map(|b| b as &dyn adversarial::certifier::Certifier).collect()
 }
 
 /// Gradient rules of the challenges, for recipes.
@@ -99,5 +99,6 @@ pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
 pub fn training_registry() -> Registry {
     let mut registry = Registry::default();
     registry.rules.add(GRADIENT_RULES);
+    registry.rules.add(adversarial::defences::training::RULES);
     registry
 }

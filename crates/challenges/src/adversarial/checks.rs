@@ -54,7 +54,12 @@ fn affordable(subject: &Subject, rows: usize, passes: f64, most: f64) -> usize {
 fn threat(norm: Norm, epsilon: f64, bounds: &[f64]) -> Result<Threat, AuditError> {
     let [low, high] = bounds else {
         let value = bounds.len() as f64;
-        return Err(AttackError::Value { name: "bounds", value, allowed: "two numbers, the least and the largest feature" }.into());
+        return Err(AttackError::Value {
+            name: "bounds",
+            value,
+            allowed: "two numbers, the least and the largest feature",
+        }
+        .into());
     };
     Ok(Threat::new(norm, epsilon, [*low, *high]).map_err(AttackError::from)?)
 }

@@ -332,6 +332,11 @@ impl<'v, 'm> Harness<'v, 'm> {
         &self.adversarial
     }
 
+    /// Whether attacks must end.
+    pub fn is_out_of_time(&self) -> bool {
+        self.deadline.is_some_and(|end| Instant::now() >= end)
+    }
+
     /// When attacks must end.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -364,7 +369,12 @@ impl<'v, 'm> Harness<'v, 'm> {
     /// The shape does not fit, or the network refuses.
     pub fn replay(&mut self, name: &str, examples: &[f32]) -> Result<usize, AttackError> {
         if examples.len() != self.x.len() {
-            let message = format!("{} values of earlier examples for {} rows of {}", examples.len(), self.len(), self.victim.row_len());
+            let message = format!(
+                "{} values of earlier examples for {} rows of {}",
+                examples.len(),
+                self.len(),
+                self.victim.row_len()
+            );
             return Err(AttackError::Mismatch(message));
         }
         let len = self.victim.row_len();

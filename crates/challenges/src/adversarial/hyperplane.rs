@@ -103,27 +103,32 @@ mod tests {
         let mut rng = Rng::new(3);
         for round in 0..300 {
             let n = 6;
-            let x: Vec<f32> = (0..n).map(|_| if rng.unit() < 0.3 { rng.below(2) as f32 } else { rng.unit() as f32 }).collect();
+            let x: Vec<f32> =
+                (0..n).map(|_| if rng.unit() < 0.3 { rng.below(2) as f32 } else { rng.unit() as f32 }).collect();
             let w: Vec<f32> = (0..n).map(|_| if rng.unit() < 0.1 { 0.0 } else { rng.normal() as f32 }).collect();
             let gap = rng.normal();
             for norm in [Norm::Linf, Norm::L2, Norm::L1] {
                 let d = reach(norm, &x, &w, gap, 0.0, 1.0);
                 assert!(d.iter().zip(&x).all(|(d, x)| (-1e-6..=1.0 + 1e-6).contains(&(x + d))), "{norm} {d:?}");
                 let reached = dot(&w, &d);
-                let most: f64 = (0..n).map(|i| {
-                    let up = f64::from(w[i]) * -gap.signum() > 0.0;
-                    f64::from(w[i].abs()) * f64::from(if up { 1.0 - x[i] } else { x[i] })
-                }).sum();
+                let most: f64 = (0..n)
+                    .map(|i| {
+                        let up = f64::from(w[i]) * -gap.signum() > 0.0;
+                        f64::from(w[i].abs()) * f64::from(if up { 1.0 - x[i] } else { x[i] })
+                    })
+                    .sum();
                 let want = -gap.signum() * gap.abs().min(most);
                 assert!((reached - want).abs() < 1e-5, "{norm} round {round}: {reached} for {want}");
                 let size = distance(norm, &d, &vec![0.0; n]);
                 for _ in 0..40 {
                     // A random move of the same effect: random sizes scaled up until the effect is there, cut at the box.
-                    let mut e: Vec<f32> = (0..n).map(|i| {
-                        let up = f64::from(w[i]) * -gap.signum() > 0.0;
-                        let room = if up { 1.0 - x[i] } else { -x[i] };
-                        room * rng.unit() as f32
-                    }).collect();
+                    let mut e: Vec<f32> = (0..n)
+                        .map(|i| {
+                            let up = f64::from(w[i]) * -gap.signum() > 0.0;
+                            let room = if up { 1.0 - x[i] } else { -x[i] };
+                            room * rng.unit() as f32
+                        })
+                        .collect();
                     let effect = dot(&w, &e).abs();
                     if effect + 1e-9 < want.abs() {
                         continue;

@@ -85,7 +85,8 @@ fn probabilities(harness: &Harness<'_, '_>) -> Flag {
 fn square_beats_gradients(harness: &Harness<'_, '_>) -> Flag {
     let scores = |id: &str| {
         let base = ATTACKS.iter().find(|a| id == a.card.id || id.starts_with(&format!("{}-", a.card.id)));
-        base.and_then(|a| (a.build)(a.card, toml::Table::new()).ok()).is_some_and(|a| a.method.access() != Access::Gradients)
+        base.and_then(|a| (a.build)(a.card, toml::Table::new()).ok())
+            .is_some_and(|a| a.method.access() != Access::Gradients)
     };
     let (mut black, mut white) = (0, 0);
     for s in harness.stages() {
@@ -96,7 +97,9 @@ fn square_beats_gradients(harness: &Harness<'_, '_>) -> Flag {
         id: "black-box-beats-white-box",
         raised: white + black > 0 && share > SQUARE.max(1.5 / harness.len().max(1) as f64),
         escalates: share > SQUARE_BY_FAR,
-        text: format!("attacks without gradients broke {black} rows that no gradient attack broke, which broke {white}"),
+        text: format!(
+            "attacks without gradients broke {black} rows that no gradient attack broke, which broke {white}"
+        ),
     }
 }
 

@@ -144,10 +144,15 @@ impl AttackReport {
         let mut notes = harness.notes().to_vec();
         let threat = *harness.threat();
         if threat.is_unbounded(harness.victim().row_len()) {
-            notes.push(format!("{threat} reaches every input within the bounds: no network that looks at its input is robust"));
+            notes.push(format!(
+                "{threat} reaches every input within the bounds: no network that looks at its input is robust"
+            ));
         }
         if accuracy.clean.value == 0.0 && !harness.is_empty() {
-            notes.push("the network is wrong on every row without any change: do labels and network belong together?".to_owned());
+            notes.push(
+                "the network is wrong on every row without any change: do labels and network belong together?"
+                    .to_owned(),
+            );
         }
         Ok(Self {
             schema: SCHEMA.to_owned(),
@@ -164,7 +169,10 @@ impl AttackReport {
             },
             seconds: harness.stages().iter().map(|s| s.seconds).sum(),
             stages: stages.collect(),
-            flags: flags.into_iter().map(|f| FlagReport { id: f.id.to_owned(), raised: f.raised, text: f.text }).collect(),
+            flags: flags
+                .into_iter()
+                .map(|f| FlagReport { id: f.id.to_owned(), raised: f.raised, text: f.text })
+                .collect(),
             notes,
             outcomes: rows(harness),
         })

@@ -60,7 +60,9 @@ pub fn verify(model: &Model, claims: &Claims<'_>) -> Result<Verified, AttackErro
         return Err(AttackError::Mismatch("the examples hold no floats".to_owned()));
     };
     if !fits || claims.clean.shape() != claims.adversarial.shape() || claims.clean.rows() != n {
-        return Err(AttackError::Mismatch("the arrays of the examples and the record are of different lengths".to_owned()));
+        return Err(AttackError::Mismatch(
+            "the arrays of the examples and the record are of different lengths".to_owned(),
+        ));
     }
     let row_shape = claims.clean.shape().get(1..).unwrap_or_default();
     // Only the largest output matters here, so what the outputs mean beyond that does not.

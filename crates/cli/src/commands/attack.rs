@@ -47,7 +47,14 @@ pub(crate) struct Attack {
     #[arg(long, value_name = "X")]
     eps: f64,
     /// Least and largest value of a feature.
-    #[arg(long, value_delimiter = ',', num_args = 2, default_value = "0,1", allow_hyphen_values = true, value_name = "LOW,HIGH")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        num_args = 2,
+        default_value = "0,1",
+        allow_hyphen_values = true,
+        value_name = "LOW,HIGH"
+    )]
     bounds: Vec<f64>,
     /// Time for all attacks, such as 90s, 10m or 2h; rows that are not decided then count as right.
     #[arg(long, value_parser = duration)]
@@ -128,11 +135,13 @@ impl Attack {
         };
         let victim = Victim::of(subject)?;
         let deadline = self.budget.and_then(|b| Instant::now().checked_add(b));
-        let mut harness =
-            Harness::new(&victim, threat, &rows.features, labels, &rows.row_ids, loaded.seed, &progress)?.until(deadline);
+        let mut harness = Harness::new(&victim, threat, &rows.features, labels, &rows.row_ids, loaded.seed, &progress)?
+            .until(deadline);
         let examples = self.dir.as_ref().map(|d| d.join(EXAMPLES));
         let kept = self.out.iter().chain(&examples).find(|p| p.is_file());
-        if self.resume && let Some(path) = kept {
+        if self.resume
+            && let Some(path) = kept
+        {
             let found = earlier(path, &rows.features, &rows.row_ids)?;
             harness.replay("earlier run", &found)?;
         }
@@ -225,7 +234,8 @@ fn text(r: &AttackReport) -> String {
         );
     }
     let robust = &r.robust_accuracy;
-    let _ = write!(out, "robust accuracy: {} proved, {} not broken", percent(robust.certified), percent(robust.attacked));
+    let _ =
+        write!(out, "robust accuracy: {} proved, {} not broken", percent(robust.certified), percent(robust.attacked));
     if let Some(i) = &robust.interval {
         let _ = write!(out, "; {:.0} % interval {} to {}", 100.0 * i.level, percent(i.low), percent(i.high));
     }
@@ -244,7 +254,8 @@ pub(crate) fn read_examples(dir: &Path) -> anyhow::Result<(Record, Vec<Tensor>)>
     let path = dir.join(RECORD);
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("reading {}; `netproof attack --dir` writes it", path.display()))?;
-    let record: Record = serde_json::from_str(&text).with_context(|| format!("{} is no record of a run", path.display()))?;
+    let record: Record =
+        serde_json::from_str(&text).with_context(|| format!("{} is no record of a run", path.display()))?;
     let names = ["clean", "adversarial", "robust", "norm", "label", "row"];
     let arrays = read_npz(&dir.join(EXAMPLES), &names, Limits::default()).context("reading the examples")?;
     Ok((record, arrays))

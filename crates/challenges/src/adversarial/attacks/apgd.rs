@@ -20,7 +20,8 @@ use crate::adversarial::oracle::Oracle;
 
 pub(crate) use climb::{Plan, climb};
 
-const REFERENCE: &str = "Croce and Hein, ICML 2020, arXiv:2003.01690, algorithm 1; Croce and Hein, ICML 2021, arXiv:2103.01208 (l1)";
+const REFERENCE: &str =
+    "Croce and Hein, ICML 2020, arXiv:2003.01690, algorithm 1; Croce and Hein, ICML 2021, arXiv:2103.01208 (l1)";
 const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 const STEPS: OptionDoc = OptionDoc { name: "steps", default: "100", doc: "Steps of each start, 1 to 100000." };
 const RESTARTS: OptionDoc = OptionDoc { name: "restarts", default: "1", doc: "Random starts of each row, 1 to 1000." };
@@ -198,7 +199,14 @@ mod tests {
     use crate::adversarial::test_support::{linear, propose, rows, small, victim};
 
     /// The l-infinity form as the paper writes it, one row at a time, on cross-entropy; the whole history is kept.
-    fn naive(v: &crate::adversarial::victim::Victim<'_>, x: &[f32], y: usize, start: &[f32], e: f32, n: usize) -> Option<Vec<f32>> {
+    fn naive(
+        v: &crate::adversarial::victim::Victim<'_>,
+        x: &[f32],
+        y: usize,
+        start: &[f32],
+        e: f32,
+        n: usize,
+    ) -> Option<Vec<f32>> {
         let look = |at: &[f32]| {
             let mut loss = 0.0;
             let l = v.look(at, &mut |_, z, s| loss = Loss::CrossEntropy.of(z, y, 0, s)).unwrap();
@@ -212,11 +220,14 @@ mod tests {
         }
         let (mut best, mut best_g, mut best_loss) = (at.clone(), g.clone(), first);
         let mut history: Vec<f32> = Vec::new();
-        let (mut step, mut w, mut next, mut reduced, mut checked) = (2.0 * e, (0.22 * n as f64) as usize, (0.22 * n as f64) as usize, true, first);
+        let (mut step, mut w, mut next, mut reduced, mut checked) =
+            (2.0 * e, (0.22 * n as f64) as usize, (0.22 * n as f64) as usize, true, first);
         for i in 0..n {
             let a = if i == 0 { 1.0 } else { 0.75 };
-            let z: Vec<f32> = (0..at.len()).map(|j| clip(at[j] + step * if g[j] == 0.0 { 0.0 } else { g[j].signum() }, j)).collect();
-            let new: Vec<f32> = (0..at.len()).map(|j| clip(at[j] + a * (z[j] - at[j]) + (1.0 - a) * (at[j] - old[j]), j)).collect();
+            let z: Vec<f32> =
+                (0..at.len()).map(|j| clip(at[j] + step * if g[j] == 0.0 { 0.0 } else { g[j].signum() }, j)).collect();
+            let new: Vec<f32> =
+                (0..at.len()).map(|j| clip(at[j] + a * (z[j] - at[j]) + (1.0 - a) * (at[j] - old[j]), j)).collect();
             old = std::mem::replace(&mut at, new);
             let (z, loss, gradient) = look(&at);
             g = gradient;

@@ -253,7 +253,12 @@ impl Particle {
 }
 
 /// The boundary of each particle: towards its target, or the nearest of all.
-fn linearise(particles: &mut [Particle], ball: &Ball, oracle: &Oracle<'_, '_>, batch: &Batch<'_>) -> Result<(), AttackError> {
+fn linearise(
+    particles: &mut [Particle],
+    ball: &Ball,
+    oracle: &Oracle<'_, '_>,
+    batch: &Batch<'_>,
+) -> Result<(), AttackError> {
     let (len, k) = (batch.row_len(), batch.classes());
     for part in particles.chunks_mut(oracle.victim().batch_rows()) {
         let owners: Vec<usize> = part.iter().map(|p| p.owner).collect();
@@ -327,16 +332,15 @@ mod tests {
         // Margins to classes 0 and 2 are 0.45 and 0.85; the differences of weights (0.5, -2, 1) and (-0.5, -2, 1).
         let model = linear(&[[0.0; 3], [0.5, -2.0, 1.0], [1.0, 0.0, 0.0]], &[0.0, 0.5, -0.9]);
         let x = [0.5, 0.5, 0.7];
-        for (norm, best) in [
-            (Norm::Linf, 0.45 / 3.5),
-            (Norm::L2, 0.45 / 5.25f64.sqrt()),
-            (Norm::L1, 0.45 / 2.0),
-        ] {
+        for (norm, best) in [(Norm::Linf, 0.45 / 3.5), (Norm::L2, 0.45 / 5.25f64.sqrt()), (Norm::L1, 0.45 / 2.0)] {
             let threat = Threat::new(norm, 10.0, [0.0, 1.0]).unwrap();
             for attack in [&Fab::default() as &dyn Attack, &FabT::default()] {
                 let (y, z) = run(attack, &model, &[3], &x, &[1], &threat, 0);
                 let size = distance(norm, &x, &y);
-                assert!(!is_right(&z, 1) && size >= best - 1e-6 && size < best * 1.01, "{norm}: {size}, closed form {best}");
+                assert!(
+                    !is_right(&z, 1) && size >= best - 1e-6 && size < best * 1.01,
+                    "{norm}: {size}, closed form {best}"
+                );
             }
         }
     }

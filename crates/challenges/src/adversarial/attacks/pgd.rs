@@ -219,7 +219,8 @@ mod tests {
     use super::*;
     use crate::adversarial::test_support::{linear, propose, rows, small, victim};
 
-    const PLAIN: Pgd = Pgd { steps: 20, relative_step: 0.25, random_start: false, restarts: 1, loss: Objective::CrossEntropy };
+    const PLAIN: Pgd =
+        Pgd { steps: 20, relative_step: 0.25, random_start: false, restarts: 1, loss: Objective::CrossEntropy };
 
     #[test]
     fn on_a_linear_model_it_reaches_the_optimum_of_each_norm() {
@@ -262,7 +263,9 @@ mod tests {
                     }
                     for (j, a) in at.iter_mut().enumerate() {
                         let g = look.gradient[j];
-                        *a = (*a + 0.005 * if g == 0.0 { 0.0 } else { g.signum() }).clamp(origin[j] - 0.02, origin[j] + 0.02).clamp(0.0, 1.0);
+                        *a = (*a + 0.005 * if g == 0.0 { 0.0 } else { g.signum() })
+                            .clamp(origin[j] - 0.02, origin[j] + 0.02)
+                            .clamp(0.0, 1.0);
                     }
                 }
                 let want = best.unwrap().1;

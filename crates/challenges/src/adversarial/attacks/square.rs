@@ -31,7 +31,11 @@ pub(super) static CARD: Card = Card {
     needs: &[Need::Labels, Need::Classifier],
     options: &[
         OptionDoc { name: "queries", default: "5000", doc: "Queries of each row, 1 to 10000000." },
-        OptionDoc { name: "p_init", default: "0.8", doc: "Fraction of the features that the first patches cover, above 0 to 1." },
+        OptionDoc {
+            name: "p_init",
+            default: "0.8",
+            doc: "Fraction of the features that the first patches cover, above 0 to 1.",
+        },
         OptionDoc {
             name: "rescale",
             default: "false",
@@ -265,8 +269,7 @@ impl Planes {
         let mut new = vec![0.0f32; self.channels * area];
         for c in 0..self.channels {
             let s = sign(rng);
-            let old: Vec<f32> =
-                (0..area).map(|i| delta[self.index(c, top + i / w, left + i % w)]).collect();
+            let old: Vec<f32> = (0..area).map(|i| delta[self.index(c, top + i / w, left + i % w)]).collect();
             let size = old.iter().map(|v| square(*v)).sum::<f64>().sqrt() + 1e-12;
             let sum: Vec<f64> = (0..area).map(|i| f64::from(s * pattern[i]) + f64::from(old[i]) / size).collect();
             let length = sum.iter().map(|v| v * v).sum::<f64>().sqrt() + 1e-12;
@@ -366,7 +369,11 @@ mod tests {
         for norm in [Norm::Linf, Norm::L2] {
             let ball = Ball { norm, epsilon: 0.2, low: 0.0, high: 1.0 };
             let mut rng = Rng::new(4);
-            let mut x = if norm == Norm::L2 { planes.tiles(&ball, &origin, &mut rng) } else { planes.stripes(&ball, &origin, &mut rng) };
+            let mut x = if norm == Norm::L2 {
+                planes.tiles(&ball, &origin, &mut rng)
+            } else {
+                planes.stripes(&ball, &origin, &mut rng)
+            };
             assert!((distance(norm, &x, &origin) - 0.2).abs() < 1e-5);
             for _ in 0..50 {
                 let before = x.clone();

@@ -24,7 +24,11 @@ pub(crate) static CARD: Card = Card {
         OptionDoc { name: "norm", default: "\"linf\"", doc: "How the size of a change is measured: linf, l2 or l1." },
         OptionDoc { name: "epsilon", default: "0.03", doc: "Largest change, in units of the features." },
         OptionDoc { name: "bounds", default: "[0.0, 1.0]", doc: "Least and largest value of a feature." },
-        OptionDoc { name: "rows", default: "0", doc: "Rows that are attacked, the first ones; 0 leaves this check out." },
+        OptionDoc {
+            name: "rows",
+            default: "0",
+            doc: "Rows that are attacked, the first ones; 0 leaves this check out.",
+        },
     ],
 };
 
@@ -58,9 +62,17 @@ impl Check for AutoAttackCheck {
         let a = harness.accuracy(cx.level);
         let n = harness.len().max(1) as f64;
         let rows = harness.stages().iter().map(|s| {
-            vec![s.id.clone().into(), s.rows.into(), s.broken.into(), (s.standing as f64 / n).into(), s.count.forward.into(), s.count.backward.into()]
+            vec![
+                s.id.clone().into(),
+                s.rows.into(),
+                s.broken.into(),
+                (s.standing as f64 / n).into(),
+                s.count.forward.into(),
+                s.count.backward.into(),
+            ]
         });
-        let columns = ["attack", "rows attacked", "rows broken", "robust accuracy after it", "forward passes", "backward passes"];
+        let columns =
+            ["attack", "rows attacked", "rows broken", "robust accuracy after it", "forward passes", "backward passes"];
         let finding = cx
             .finding("standard", CARD.title)
             .estimate("autoattack_accuracy", "fraction", &a.attacked)

@@ -95,13 +95,16 @@ impl Check for GradientMasking {
         }
         let harness = target.harness(t, cx)?;
         if harness.standing().is_empty() {
-            return inconclusive("The network is wrong on every row without a change, so nothing can be attacked.".to_owned());
+            return inconclusive(
+                "The network is wrong on every row without a change, so nothing can be attacked.".to_owned(),
+            );
         }
         let found = experiments(harness, |e| Ok(target.harness(t.with_epsilon(e), cx)?), self.queries)?;
         cx.check_time()?;
         let raised: Vec<&Flag> = found.iter().filter(|f| f.raised).collect();
         let text = if raised.is_empty() {
-            "None of the signs is seen: gradient attacks on this network can be trusted as far as these experiments go.".to_owned()
+            "None of the signs is seen: gradient attacks on this network can be trusted as far as these experiments go."
+                .to_owned()
         } else {
             let each: Vec<String> = raised.iter().map(|f| format!("{}: {}", f.id, f.text)).collect();
             format!("Robust accuracies from gradient attacks are not to be trusted here. {}.", each.join(". "))
@@ -115,7 +118,10 @@ impl Check for GradientMasking {
             .evidence(Evidence::Table(Table {
                 title: "Signs of masked gradients".to_owned(),
                 columns: ["sign", "seen", "what was measured"].map(String::from).to_vec(),
-                rows: found.iter().map(|f| vec![f.id.into(), if f.raised { "yes" } else { "no" }.into(), f.text.clone().into()]).collect(),
+                rows: found
+                    .iter()
+                    .map(|f| vec![f.id.into(), if f.raised { "yes" } else { "no" }.into(), f.text.clone().into()])
+                    .collect(),
             }));
         if !raised.is_empty() {
             finding = finding.verdict(Verdict::Concern);

@@ -3,7 +3,8 @@
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};
 use netproof_core::{
-    Axis, Card, CardKind, Challenge, Evidence, Finding, Mark, Need, Norm, OptionDoc, Plot, PlotKind, Series, Table, Verdict,
+    Axis, Card, CardKind, Challenge, Evidence, Finding, Mark, Need, Norm, OptionDoc, Plot, PlotKind, Series, Table,
+    Verdict,
 };
 use netproof_stats::Level;
 use netproof_stats::interval::proportion::wilson;
@@ -62,7 +63,13 @@ pub(crate) struct RobustAccuracyCheck {
 
 impl Default for RobustAccuracyCheck {
     fn default() -> Self {
-        Self { norm: Norm::Linf, epsilons: vec![0.01, 0.03, 0.1], bounds: vec![0.0, 1.0], rows: 100, most_gmacs: 2000.0 }
+        Self {
+            norm: Norm::Linf,
+            epsilons: vec![0.01, 0.03, 0.1],
+            bounds: vec![0.0, 1.0],
+            rows: 100,
+            most_gmacs: 2000.0,
+        }
     }
 }
 
@@ -97,11 +104,15 @@ impl Check for RobustAccuracyCheck {
         let first = threat(self.norm, self.epsilons[0], &self.bounds)?;
         if !target.is_within(first.bounds) {
             let f = cx.finding("bounds", "Robust accuracy").verdict(Verdict::NotApplicable);
-            return Ok(vec![f.explain(format!(
-                "The features are not within {:?}, so it is not known what an attacker may do. Give --set \
+            return Ok(vec![
+                f.explain(format!(
+                    "The features are not within {:?}, so it is not known what an attacker may do. Give --set \
                  robust-accuracy.bounds=[LOW,HIGH] and epsilons in the same units.",
-                self.bounds
-            )).done()].into());
+                    self.bounds
+                ))
+                .done(),
+            ]
+            .into());
         }
         let mut points = Vec::new();
         for &epsilon in &self.epsilons {
@@ -131,7 +142,13 @@ impl Point {
 }
 
 impl RobustAccuracyCheck {
-    fn findings(&self, subject: &Subject, points: &[Point], (rows, wanted): (usize, usize), cx: &Context<'_>) -> Vec<Finding> {
+    fn findings(
+        &self,
+        subject: &Subject,
+        points: &[Point],
+        (rows, wanted): (usize, usize),
+        cx: &Context<'_>,
+    ) -> Vec<Finding> {
         let Some(largest) = points.last() else { return Vec::new() };
         let a = &largest.accuracy;
         let title = "Robust accuracy";
@@ -139,7 +156,8 @@ impl RobustAccuracyCheck {
         notes.dedup();
         notes.sort();
         notes.dedup();
-        let few = (rows < wanted).then(|| format!("only {rows} of {wanted} rows were attacked, as `most_gmacs` allows no more"));
+        let few = (rows < wanted)
+            .then(|| format!("only {rows} of {wanted} rows were attacked, as `most_gmacs` allows no more"));
         let mut findings = vec![
             cx.finding("attacked", title)
                 .estimate("robust_accuracy", "fraction", &a.attacked)
@@ -218,7 +236,11 @@ impl RobustAccuracyCheck {
         let counts = |class: usize| {
             let own = point.fates.iter().filter(|f| f.0 == class);
             let right = |f: &&(usize, Fate)| !matches!(f.1, Fate::Wrong | Fate::Undefined);
-            (own.clone().count() as u64, own.clone().filter(right).count() as u64, own.filter(|f| f.1.is_robust()).count() as u64)
+            (
+                own.clone().count() as u64,
+                own.clone().filter(right).count() as u64,
+                own.filter(|f| f.1.is_robust()).count() as u64,
+            )
         };
         let all: Vec<(usize, (u64, u64, u64))> = (0..classes).map(|c| (c, counts(c))).filter(|c| c.1.0 > 0).collect();
         let rate = |c: &(usize, (u64, u64, u64))| c.1.2 as f64 / c.1.0 as f64;
@@ -269,6 +291,10 @@ fn stages(p: &Point) -> Table {
     Table {
         title: format!("What broke the rows at {}", p.epsilon),
         columns: ["attack", "rows broken", "robust accuracy after it"].map(String::from).to_vec(),
-        rows: p.broken_by.iter().map(|(id, broken, after)| vec![id.clone().into(), (*broken).into(), (*after).into()]).collect(),
+        rows: p
+            .broken_by
+            .iter()
+            .map(|(id, broken, after)| vec![id.clone().into(), (*broken).into(), (*after).into()])
+            .collect(),
     }
 }

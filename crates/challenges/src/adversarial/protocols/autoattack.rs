@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::adversarial::AttackError;
 use crate::adversarial::attack::Attack;
+use crate::adversarial::attacks::ATTACKS;
 use crate::adversarial::attacks::apgd::{ApgdCe, ApgdDlr, ApgdT};
 use crate::adversarial::attacks::fab::{Fab, FabT};
 use crate::adversarial::attacks::square::Square;
-use crate::adversarial::attacks::ATTACKS;
 use crate::adversarial::certifier::Certifier;
 use crate::adversarial::harness::Harness;
 use crate::adversarial::protocol::{Protocol, card_of};
@@ -39,7 +39,11 @@ pub(crate) static CARD: Card = Card {
             doc: "standard; rand, for random networks: APGD on both losses with 20 draws a step; or plus: five restarts and \
                   the untargeted attacks too.",
         },
-        OptionDoc { name: "draws", default: "20", doc: "Draws that each look at a random network averages over, with rand, 1 to 1000." },
+        OptionDoc {
+            name: "draws",
+            default: "20",
+            doc: "Draws that each look at a random network averages over, with rand, 1 to 1000.",
+        },
     ],
 };
 

@@ -81,7 +81,8 @@ pub(crate) fn climb_all(
     threat: &Threat,
 ) -> Result<(Vec<f32>, Vec<bool>), AttackError> {
     plan.check()?;
-    let mut best = Best { x: batch.x.to_vec(), loss: vec![f32::NEG_INFINITY; batch.len()], broken: vec![false; batch.len()] };
+    let mut best =
+        Best { x: batch.x.to_vec(), loss: vec![f32::NEG_INFINITY; batch.len()], broken: vec![false; batch.len()] };
     let ball = Ball::from(threat);
     let stages = stages(plan, threat);
     let first = Ball { epsilon: stages[0].1 as f32, ..ball };
@@ -133,7 +134,8 @@ fn run(
 ) -> Result<(), AttackError> {
     let sparse = ball.norm == Norm::L1;
     let fraction = |share: f64| ((share * steps as f64) as usize).max(1);
-    let (mut gap, shrink, least) = if sparse { (fraction(0.04), 0, 1) } else { (fraction(0.22), fraction(0.03), fraction(0.06)) };
+    let (mut gap, shrink, least) =
+        if sparse { (fraction(0.04), 0, 1) } else { (fraction(0.22), fraction(0.03), fraction(0.06)) };
     let mut since = 0;
     look(plan.loss, true, particles, oracle, batch)?;
     settle(counts, particles, batch, best);
