@@ -4,6 +4,7 @@
 //! test. Each row of [`BARS`] measures one figure; what cannot be measured here is skipped with the reason.
 //! Downloads and figures stay in `.bars/`, which git ignores.
 
+mod adversarial;
 mod audit;
 mod build;
 mod explanations;
@@ -82,6 +83,29 @@ pub(crate) static BARS: &[Bar] = &[
         by_default: true,
         measure: onnx::packages,
     },
+    Bar {
+        name: "trades",
+        bar: "AutoAttack: 199 of 200 rows as recorded, 1.2 of PyTorch's time; cascade: within 0.5 points, a quarter",
+        by_default: false,
+        measure: adversarial::trades,
+    },
+    Bar {
+        name: "trades-cascade",
+        bar: "92.8 % ± 0.3 of 10,000 rows stand",
+        by_default: false,
+        measure: adversarial::trades_cascade,
+    },
+    Bar {
+        name: "fashion-attack-0.02",
+        bar: "AutoAttack: 199 of 200 rows as recorded, 1.2 of PyTorch's time; cascade: within 0.5 points, a quarter",
+        by_default: false,
+        measure: adversarial::fashion_small,
+    },
+    Bar {
+        name: "fashion-attack-0.05",
+        bar: "AutoAttack: 199 of 200 rows as recorded, 1.2 of PyTorch's time; cascade: within 0.5 points, a tenth",
+        by_default: false,
+        measure: adversarial::fashion_large,
     Bar { name: "mnist-cnn", bar: "at least 99.0 % after 5 epochs", by_default: false, measure: training::mnist_cnn },
     Bar {
         name: "pytorch-training",

@@ -20,6 +20,8 @@ pub mod masking;
 pub mod oracle;
 pub mod projection;
 pub mod protocol;
+#[cfg(test)]
+mod protocol_tests;
 pub mod protocols;
 pub mod report;
 mod rows;
@@ -27,5 +29,8 @@ mod rows;
 pub(crate) mod test_support;
 pub mod verify;
 pub mod victim;
+
+#[cfg(test)]
+mod zoo;
 
 pub use error::AttackError;

@@ -90,7 +90,7 @@ pub fn cards() -> Vec<Card> {
 
 /// Certificates, cheapest first, for evaluations by attacks.
 pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
-    Vec::new()
+    adversarial::certifier::BOUNDED.iter().map(|b| b as &dyn adversarial::certifier::Certifier).collect()
 }
 
 /// Gradient rules of the challenges, for recipes.

@@ -26,7 +26,18 @@ fn stderr(o: &Output) -> String {
 }
 
 const PROJECT: &str = "examples/fashion/netproof.toml";
-const FAST: [&str; 4] = ["--set", "compute-cost.seconds=0", "--set", "compute-cost.batches=[1]"];
+const FAST: [&str; 10] = [
+    "--set",
+    "compute-cost.seconds=0",
+    "--set",
+    "compute-cost.batches=[1]",
+    "--set",
+    "robust-accuracy.rows=3",
+    "--set",
+    "robust-accuracy.epsilons=[0.02]",
+    "--set",
+    "gradient-masking.rows=3",
+];
 
 fn audit(out: &Path, more: &[&str]) -> Command {
     let out = out.to_str().unwrap();
@@ -51,7 +62,8 @@ fn an_audit_leaves_its_files_and_a_second_one_takes_them_over() {
     assert!(stderr(&second).contains("performance: taken from an earlier run"), "{}", stderr(&second));
     let after = document(folder.path());
     assert_eq!(before["digest"], after["digest"]);
-    assert_eq!(after["clock"]["reused"].as_array().unwrap().len(), 5);
+    let checks = before["clock"]["seconds"].as_object().unwrap().len();
+    assert!(checks > 4 && after["clock"]["reused"].as_array().unwrap().len() == checks);
     let other = audit(folder.path(), &["--seed", "1"]).output().unwrap();
     assert!(!stderr(&other).contains("taken from"), "{}", stderr(&other));
 }
