@@ -150,23 +150,11 @@ impl Net {
         }
     }
 
-    fn run(
-        &self,
-        weights: &Weights,
-        features: &Tensor,
-        seed: Option<u64>,
-        wrt: Wrt,
-    ) -> Result<Run<'_>, TrainError> {
+    fn run(&self, weights: &Weights, features: &Tensor, seed: Option<u64>, wrt: Wrt) -> Result<Run<'_>, TrainError> {
         let mut inputs = Vec::with_capacity(1 + weights.names().len());
         inputs.push((self.input.clone(), features.clone()));
         inputs.extend(weights.names().iter().cloned().zip(weights.tensors().iter().cloned()));
-        let request = Request {
-            inputs,
-            outputs: vec![self.output.clone()],
-            training: seed,
-            wrt,
-            ..Request::default()
-        };
+        let request = Request { inputs, outputs: vec![self.output.clone()], training: seed, wrt, ..Request::default() };
         Ok(self.model.forward(&request)?)
     }
 

@@ -81,15 +81,8 @@ pub trait Schedule: Send {
 }
 
 /// Every schedule of this crate.
-pub static SCHEDULES: &[Entry<dyn Schedule>] = &[
-    constant::ENTRY,
-    step::ENTRY,
-    cosine::ENTRY,
-    one_cycle::ENTRY,
-    triangular::ENTRY,
-    warm_up::ENTRY,
-    plateau::ENTRY,
-];
+pub static SCHEDULES: &[Entry<dyn Schedule>] =
+    &[constant::ENTRY, step::ENTRY, cosine::ENTRY, one_cycle::ENTRY, triangular::ENTRY, warm_up::ENTRY, plateau::ENTRY];
 
 /// From one value to another along half a cosine.
 fn cosine_between(from: f64, to: f64, part: f64) -> f64 {

@@ -273,7 +273,8 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::Mismatch { message });
         }
         if recipe.monitor == Monitor::RobustAccuracy && validation.is_none() {
-            let message = "`monitor = \"robust-accuracy\"` needs validation rows; name some or set `validation_fraction`";
+            let message =
+                "`monitor = \"robust-accuracy\"` needs validation rows; name some or set `validation_fraction`";
             return Err(TrainError::Mismatch { message: message.to_owned() });
         }
         let rule = registry.rules.build(&recipe.gradient, registry)?;
@@ -549,7 +550,8 @@ impl<'a> Trainer<'a> {
             return Ok(Some(Ended::Diverged { step, reason }));
         }
         let higher_is_better = self.recipe.monitor != Monitor::Loss;
-        let is_best = stopped.is_none() && self.state.best.score.is_none_or(|b| if higher_is_better { score > b } else { score < b });
+        let is_best = stopped.is_none()
+            && self.state.best.score.is_none_or(|b| if higher_is_better { score > b } else { score < b });
         if is_best {
             self.state.best = Best { epoch, score: Some(score), weights: candidate };
         }

@@ -48,7 +48,12 @@ mod tests {
 
     #[test]
     fn factors_lie_on_two_lines() {
-        check(&Method::new("triangular"), 10, 5, &[0.25, 0.5, 0.75, 1.0, 5.0 / 6.0, 4.0 / 6.0, 0.5, 2.0 / 6.0, 1.0 / 6.0, 0.0]);
+        check(
+            &Method::new("triangular"),
+            10,
+            5,
+            &[0.25, 0.5, 0.75, 1.0, 5.0 / 6.0, 4.0 / 6.0, 0.5, 2.0 / 6.0, 1.0 / 6.0, 0.0],
+        );
         check(&Method::new("triangular").with("rise", 1.0), 4, 2, &[0.25, 0.5, 0.75, 1.0]);
         check(&Method::new("triangular").with("rise", 0.0), 4, 2, &[0.75, 0.5, 0.25, 0.0]);
     }

@@ -5,15 +5,19 @@
 //! normalisation, no dropout) with the weights of the moment; gradients of weights are not computed there.
 
 mod awp;
+#[cfg(test)]
+mod conformance;
 mod divergence;
 mod fast;
 mod free;
+mod ibp;
 mod inner;
+mod intervals;
 mod mart;
 mod options;
 mod pgd_at;
 #[cfg(test)]
-mod test_support;
+pub(super) mod test_support;
 mod threat;
 mod trades;
 
@@ -23,8 +27,16 @@ use netproof_train::{Batch, Entry, Gradient, GradientRule, Options, Step, TrainE
 use inner::Inner;
 
 /// Every rule of adversarial training.
-pub(crate) static RULES: &[Entry<dyn GradientRule>] =
-    &[fast::ENTRY, pgd_at::ENTRY, trades::ENTRY, mart::ENTRY, awp::ENTRY, free::ENTRY];
+pub(crate) static RULES: &[Entry<dyn GradientRule>] = &[
+    fast::ENTRY,
+    pgd_at::ENTRY,
+    trades::ENTRY,
+    mart::ENTRY,
+    awp::ENTRY,
+    free::ENTRY,
+    ibp::ENTRY,
+    super::noise_injection::RULE,
+];
 
 /// A rule in two halves, so that others can put something between them.
 trait Adversarial: Send {

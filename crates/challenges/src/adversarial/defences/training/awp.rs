@@ -124,10 +124,17 @@ mod tests {
             (g, same)
         });
         assert!(after);
-        let moved: Vec<f64> = batch.features.as_f32().unwrap().chunks(2).zip(&labels).flat_map(|(x, &y)| {
-            let slope = |i| f64::from(linear.weight(1 - y, i) - linear.weight(y, i)).signum();
-            [f64::from(x[0]) + 0.2 * slope(0), f64::from(x[1]) + 0.2 * slope(1)]
-        }).collect();
+        let moved: Vec<f64> = batch
+            .features
+            .as_f32()
+            .unwrap()
+            .chunks(2)
+            .zip(&labels)
+            .flat_map(|(x, &y)| {
+                let slope = |i| f64::from(linear.weight(1 - y, i) - linear.weight(y, i)).signum();
+                [f64::from(x[0]) + 0.2 * slope(0), f64::from(x[1]) + 0.2 * slope(1)]
+            })
+            .collect();
         let (_, g) = naive_cross_entropy(&linear, &moved, &labels);
         // The matrix moves by 0.3 of its norm, the bias does not.
         let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();

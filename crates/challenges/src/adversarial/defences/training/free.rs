@@ -107,7 +107,8 @@ impl GradientRule for Free {
     fn restore(&mut self, state: &Value) -> Result<(), String> {
         let text = state.as_str().filter(|s| s.is_ascii() && s.len() % 8 == 0).ok_or("the perturbation is missing")?;
         let digits = (0..text.len()).step_by(8).map(|i| u32::from_str_radix(&text[i..i + 8], 16));
-        self.perturbation = digits.map(|b| b.map(f32::from_bits)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        self.perturbation =
+            digits.map(|b| b.map(f32::from_bits)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
         Ok(())
     }
 }
@@ -126,10 +127,17 @@ mod tests {
         assert_eq!(rule.repeats(), 8);
         for reach in [0.0, 0.15, 0.2, 0.2] {
             let got = with_step_mut(linear.net(), 1, |step| rule.gradient(step, &batch).unwrap());
-            let moved: Vec<f64> = batch.features.as_f32().unwrap().chunks(2).zip(&labels).flat_map(|(x, &y)| {
-                let slope = |i| f64::from(linear.weight(1 - y, i) - linear.weight(y, i)).signum();
-                [f64::from(x[0]) + reach * slope(0), f64::from(x[1]) + reach * slope(1)]
-            }).collect();
+            let moved: Vec<f64> = batch
+                .features
+                .as_f32()
+                .unwrap()
+                .chunks(2)
+                .zip(&labels)
+                .flat_map(|(x, &y)| {
+                    let slope = |i| f64::from(linear.weight(1 - y, i) - linear.weight(y, i)).signum();
+                    [f64::from(x[0]) + reach * slope(0), f64::from(x[1]) + reach * slope(1)]
+                })
+                .collect();
             let (_, want) = naive_cross_entropy(&linear, &moved, &labels);
             for (got, want) in flat(&got).iter().zip(want) {
                 assert!((f64::from(*got) - want).abs() < 1e-4, "{reach}: {got} {want}");

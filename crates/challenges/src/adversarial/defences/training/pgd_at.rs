@@ -83,10 +83,17 @@ mod tests {
             .with("step_size", 0.2)
             .with("start", "row");
         let got = with_step_mut(linear.net(), 1, |step| build_rule(&method).gradient(step, &batch).unwrap());
-        let moved: Vec<f64> = batch.features.as_f32().unwrap().chunks(2).zip(&labels).flat_map(|(x, &y)| {
-            let slope = |i| f64::from(linear.weight(1 - y, i) - linear.weight(y, i)).signum();
-            [f64::from(x[0]) + 0.2 * slope(0), f64::from(x[1]) + 0.2 * slope(1)]
-        }).collect();
+        let moved: Vec<f64> = batch
+            .features
+            .as_f32()
+            .unwrap()
+            .chunks(2)
+            .zip(&labels)
+            .flat_map(|(x, &y)| {
+                let slope = |i| f64::from(linear.weight(1 - y, i) - linear.weight(y, i)).signum();
+                [f64::from(x[0]) + 0.2 * slope(0), f64::from(x[1]) + 0.2 * slope(1)]
+            })
+            .collect();
         let (loss, want) = naive_cross_entropy(&linear, &moved, &labels);
         assert!((got.sums.loss - loss).abs() < 1e-4);
         for (got, want) in flat(&got).iter().zip(want) {
