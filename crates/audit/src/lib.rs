@@ -4,6 +4,7 @@
 //! This crate knows no method. Methods live in `netproof-challenges` and are handed in as registries.
 
 mod check;
+mod diff;
 mod draft;
 mod error;
 pub mod meter;
@@ -19,7 +20,10 @@ mod subject;
 mod training;
 mod workshop;
 
-pub use check::{Check, Checks, Configured, Context, Entry, Findings, Remedies, check, parse, remedy, select};
+pub use check::{
+    Check, Checks, Configured, Context, Entry, Findings, PICTURE_SIDE, Remedies, check, parse, remedy, select,
+};
+pub use diff::diff;
 pub use draft::Draft;
 pub use error::AuditError;
 pub use outputs::{Classified, HardRow, Head, Outputs, Regressed, Sample, UNDEFINED};

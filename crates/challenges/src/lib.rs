@@ -20,7 +20,24 @@ pub static CHECKS: Checks = &[
         card: &overfitting::generalisation_gap::CARD,
         build: check::<overfitting::generalisation_gap::GeneralisationGap>,
     },
+    Entry { card: &overfitting::learning_curves::CARD, build: check::<overfitting::learning_curves::LearningCurves> },
+    Entry { card: &overfitting::memorisation::CARD, build: check::<overfitting::memorisation::Memorisation> },
+    Entry { card: &overfitting::capacity::CARD, build: check::<overfitting::capacity::Capacity> },
+    Entry { card: &overfitting::sample_size::CARD, build: check::<overfitting::sample_size::SampleSize> },
+    Entry { card: &overfitting::seed_variance::CARD, build: check::<overfitting::seed_variance::SeedVariance> },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
+    Entry {
+        card: &adversarial::checks::robust_accuracy::CARD,
+        build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
+    },
+    Entry {
+        card: &adversarial::checks::gradient_masking::CARD,
+        build: check::<adversarial::checks::gradient_masking::GradientMasking>,
+    },
+    Entry {
+        card: &adversarial::checks::autoattack::CARD,
+        build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
+    },
     Entry {
         card: &adversarial::defences::adaptive_attack::CARD,
         build: check::<adversarial::defences::adaptive_attack::AdaptiveAttack>,
@@ -37,7 +54,14 @@ pub static REMEDIES: Remedies = &[
         card: &overfitting::temperature_scaling::CARD,
         build: remedy::<overfitting::temperature_scaling::TemperatureScaling>,
     },
+    Entry { card: &overfitting::early_stopping::CARD, build: remedy::<overfitting::early_stopping::EarlyStopping> },
+    Entry { card: &overfitting::augmentation::CARD, build: remedy::<overfitting::augmentation::Augmentation> },
     Entry { card: &overfitting::dropout::CARD, build: remedy::<overfitting::dropout::Dropout> },
+    Entry { card: &overfitting::weight_decay::CARD, build: remedy::<overfitting::weight_decay::WeightDecay> },
+    Entry { card: &overfitting::label_smoothing::CARD, build: remedy::<overfitting::label_smoothing::LabelSmoothing> },
+    Entry { card: &overfitting::smaller_model::CARD, build: remedy::<overfitting::smaller_model::SmallerModel> },
+    Entry { card: &overfitting::l1::CARD, build: remedy::<overfitting::l1::L1> },
+    Entry { card: &overfitting::ensemble::CARD, build: remedy::<overfitting::ensemble::Ensemble> },
     Entry {
         card: &adversarial::defences::adversarial_training::CARD,
         build: remedy::<adversarial::defences::adversarial_training::AdversarialTraining>,
@@ -112,9 +136,14 @@ pub static QUALITY: &[Aim] = &[
 pub fn cards() -> Vec<Card> {
     let checks = CHECKS.iter().map(|e| *e.card);
     let remedies = REMEDIES.iter().map(|e| *e.card);
-    let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
+    let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
     checks.chain(remedies).chain(attacks).chain(explanations).collect()
+}
+
+/// Certificates, cheapest first, for evaluations by attacks.
+pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
+    Vec::new()
 }
 
 /// Gradient rules of the challenges, for recipes.

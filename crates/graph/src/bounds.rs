@@ -332,7 +332,9 @@ impl<'a, 'm> Chunk<'a, 'm> {
                     let Some(id) = id.filter(|&id| !std::mem::replace(&mut refined[id], true)) else { continue };
                     match mixed[id] {
                         // One linear node alone is as tight by intervals, over a box.
-                        Some(nodes) if nodes > 1 || (nodes > 0 && self.region.ball.is_some()) => self.refine_affine(id)?,
+                        Some(nodes) if nodes > 1 || (nodes > 0 && self.region.ball.is_some()) => {
+                            self.refine_affine(id)?
+                        }
                         Some(_) => {}
                         None if tight => self.refine(id)?,
                         None => {}
@@ -359,11 +361,13 @@ impl<'a, 'm> Chunk<'a, 'm> {
         mixed[network.input] = Some(0);
         for step in network.steps.iter().filter(|s| s.rule.is_linear()) {
             let node = network.node(step);
-            let before = node.inputs.iter().zip(&step.varies).filter(|(_, v)| **v).map(|(id, _)| id.and_then(|i| mixed[i]));
+            let before =
+                node.inputs.iter().zip(&step.varies).filter(|(_, v)| **v).map(|(id, _)| id.and_then(|i| mixed[i]));
             let before: Option<Vec<usize>> = before.collect();
             let Some(before) = before else { continue };
             let joins = !matches!(node.operator.as_str(), "Concat") && before.len() > 1;
-            let mixes = joins || matches!(step.rule, Rule::Weighted { .. } | Rule::Difference)
+            let mixes = joins
+                || matches!(step.rule, Rule::Weighted { .. } | Rule::Difference)
                 || (step.rule == Rule::Positive { adds: true } && node.operator != "Add");
             let most = before.into_iter().max().unwrap_or_default() + usize::from(mixes);
             node.outputs.iter().flatten().for_each(|&id| mixed[id] = Some(most));
@@ -474,9 +478,11 @@ impl<'a, 'm> Chunk<'a, 'm> {
                     let hull = backward::extreme(lambda, l, h);
                     ball.map_or(hull, |b| hull.max(b.least(lambda, row)))
                 };
-                let size: f64 = lambda.iter().zip(l.iter().zip(h)).map(|(c, (l, h))| {
-                    f64::from(c.abs()) * f64::from(l.abs().max(h.abs()))
-                }).sum();
+                let size: f64 = lambda
+                    .iter()
+                    .zip(l.iter().zip(h))
+                    .map(|(c, (l, h))| f64::from(c.abs()) * f64::from(l.abs().max(h.abs())))
+                    .sum();
                 let off = sums[u].error + rounding * size;
                 *found = (sums[u].bias + side(lambda) - off, sums[u].bias - side(&negative) + off);
             });

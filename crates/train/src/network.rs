@@ -115,7 +115,7 @@ impl File {
     }
 
     fn prepare(&self, model: Model, p: &Purpose) -> Result<Model, TrainError> {
-        let mut model = model;
+        let mut model = if self.keep < 1.0 { model.narrowed(self.keep)? } else { model };
         if self.replace_head {
             model = replace_head(&model, p.outputs, p.seed)?;
         }
@@ -292,5 +292,50 @@ impl Architecture for Vit {
         let Self { patch, width, depth, heads, mlp } = *self;
         let image = image("vit", &p.row)?;
         Ok(vit(&VitOptions { image, patch, classes: p.outputs, width, depth, heads, mlp, seed: p.seed })?)
+    }
+}
+
+/// The same kind of network with fewer layers; `None` where it has no fewer, or is a file.
+///
+/// Fully connected and convolutional networks lose their last hidden layer, residual ones a block per stage, transformers
+/// half of their blocks.
+pub fn shallower(network: &Method) -> Option<Method> {
+    let mut less = network.clone();
+    let list = match network.kind.as_str() {
+        "mlp" => Some(("hidden", Mlp::default().hidden)),
+        "cnn" => Some(("channels", Cnn::default().channels)),
+        _ => None,
+    };
+    if let Some((name, default)) = list {
+        let default =
+            || toml::Value::Array(default.iter().filter_map(|&n| Some(i64::try_from(n).ok()?.into())).collect());
+        let list = less.options.entry(name).or_insert_with(default).as_array_mut()?;
+        let fewest = usize::from(name == "channels");
+        return list.len().gt(&fewest).then(|| list.pop()).flatten().map(|_| less);
+    }
+    let (default, next): (i64, fn(i64) -> i64) = match network.kind.as_str() {
+        "resnet-cifar" => (20, |depth| depth - 6),
+        "vit" => (6, |depth| depth / 2),
+        _ => return None,
+    };
+    let depth = next(network.options.get("depth").map_or(Some(default), toml::Value::as_integer)?);
+    let fewest = if network.kind == "vit" { 1 } else { 8 };
+    (depth >= fewest).then(|| less.with("depth", depth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_go_one_by_one() {
+        let count = |start: Method| std::iter::successors(Some(start), shallower).count() - 1;
+        assert_eq!(count(Method::new("mlp")), 2);
+        assert_eq!(count(Method::new("cnn")), 1);
+        assert_eq!(count(Method::new("resnet-cifar")), 2);
+        assert_eq!(count(Method::new("vit").with("depth", 4)), 2);
+        assert_eq!(count(Method::new("file").with("path", "a.onnx")), 0);
+        let less = shallower(&Method::new("cnn")).unwrap();
+        assert_eq!(less.options["channels"].as_array().unwrap().len(), Cnn::default().channels.len() - 1);
     }
 }

@@ -2,11 +2,11 @@
 //! Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, JMLR 15, 2014, sections 4 and 7.
 //! Weak when: the network is small for its data, or has no linear layers but the last.
 
-use netproof_audit::{AuditError, Candidate, Case, Change, Context, Making, Remedy, Retraining};
+use netproof_audit::{AuditError, Candidate, Case, Change, Context, Remedy};
 use netproof_core::{Card, CardKind, Challenge, Need, OptionDoc};
 use serde::{Deserialize, Serialize};
 
-use super::remedies::{each_in, fraction};
+use super::remedies::{each_in, fraction, trained};
 
 pub(crate) static CARD: Card = Card {
     id: "dropout",
@@ -44,10 +44,9 @@ impl Remedy for Dropout {
 
     fn propose(&self, _: &Case<'_>, _: &Context<'_>) -> Result<Vec<Candidate>, AuditError> {
         each_in(&CARD, "rates", &self.rates, fraction)?;
-        let one = |rate: &f64| Candidate {
-            name: format!("dropout-{rate}"),
-            what: format!("Drops {rate} of what goes into linear layers, in training."),
-            making: Making::Train(Retraining::new([Change::set("dropout.rate", *rate)])),
+        let one = |rate: &f64| {
+            let what = "Drops this part of what goes into linear layers, in training.";
+            trained(format!("dropout-{rate}"), what, [Change::set("dropout.rate", *rate)])
         };
         Ok(self.rates.iter().map(one).collect())
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use netproof_audit::{Plan, Policy, RunFolder, has_concern, run, select};
 use netproof_challenges::{CHECKS, cards};
 use netproof_core::{AuditDocument, Need};
-use netproof_report::{HtmlOptions, SummaryOptions, render_html, summary, to_json, to_junit, to_sarif};
+use netproof_report::{HtmlOptions, PICTURE_BYTES, SummaryOptions, render_html, summary, to_json, to_junit, to_sarif};
 use netproof_stats::Level;
 
 use crate::args::{RUN_PROJECT, SubjectArgs, duration};
@@ -101,7 +101,9 @@ pub(crate) const TOOL: &str = concat!("netproof ", env!("CARGO_PKG_VERSION"));
 /// Writes a document in all formats; gives the files that a person opens.
 pub(crate) fn write_reports(folder: &RunFolder, document: &AuditDocument) -> anyhow::Result<Vec<String>> {
     let command = std::env::args().collect::<Vec<_>>().join(" ");
-    let html = render_html(document, &cards(), &HtmlOptions { command: Some(command), ..HtmlOptions::default() });
+    let images = folder.pictures(document, PICTURE_BYTES);
+    let options = HtmlOptions { command: Some(command), images, ..HtmlOptions::default() };
+    let html = render_html(document, &cards(), &options);
     folder.write("junit.xml", to_junit(document).as_bytes())?;
     folder.write("results.sarif", to_sarif(document, &cards()).as_bytes())?;
     Ok(vec![

@@ -70,7 +70,8 @@ impl Chunk<'_, '_> {
         ascent: Ascent,
     ) -> Result<Vec<f64>, GraphError> {
         let known = self.known();
-        let mut slopes: Vec<Option<Vec<f32>>> = self.relaxations.iter().map(|r| first_slopes(r.as_ref(), rows, self.frame.rows)).collect();
+        let mut slopes: Vec<Option<Vec<f32>>> =
+            self.relaxations.iter().map(|r| first_slopes(r.as_ref(), rows, self.frame.rows)).collect();
         let mut moments: Vec<Option<Moments>> = slopes
             .iter()
             .map(|s| s.as_ref().map(|s| Moments { first: vec![0.0; s.len()], second: vec![0.0; s.len()] }))
@@ -94,7 +95,8 @@ impl Chunk<'_, '_> {
             )?;
             let rate = ascent.rate * DECAY.powi(at as i32);
             for (number, gradient) in gradients.into_iter().enumerate() {
-                let (Some(g), Some(slopes), Some(moments)) = (gradient, &mut slopes[number], &mut moments[number]) else {
+                let (Some(g), Some(slopes), Some(moments)) = (gradient, &mut slopes[number], &mut moments[number])
+                else {
                     continue;
                 };
                 let Some(Relaxation::Lines(lines)) = &self.relaxations[number] else { continue };
@@ -164,7 +166,9 @@ impl Network<'_> {
                 }
                 continue;
             }
-            let (Some(Some(output)), Some(lambda)) = (node.outputs.first(), &taken.coefficients[number]) else { continue };
+            let (Some(Some(output)), Some(lambda)) = (node.outputs.first(), &taken.coefficients[number]) else {
+                continue;
+            };
             let lambda = slice(lambda);
             let n = self.sizes[*output];
             let shape = [&[rows.len()], &frame.shape(*output)[1..]].concat();

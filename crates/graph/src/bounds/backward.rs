@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::interval::Interval;
 use super::network::{Frame, Network, Step};
-use super::relaxation::Relaxation;
 use super::region::Ball;
+use super::relaxation::Relaxation;
 use crate::error::GraphError;
 use crate::model::ValueId;
 use crate::real::Real;
@@ -86,8 +86,7 @@ impl Network<'_> {
         let rounding = self.rounding();
         for (number, step) in self.steps.iter().enumerate().rev() {
             let node = self.node(step);
-            let arrived: Vec<Option<Real>> =
-                node.outputs.iter().map(|o| o.and_then(|id| flowing[id].take())).collect();
+            let arrived: Vec<Option<Real>> = node.outputs.iter().map(|o| o.and_then(|id| flowing[id].take())).collect();
             if arrived.iter().all(Option::is_none) {
                 continue;
             }
@@ -278,13 +277,7 @@ impl Network<'_> {
 
     /// The least value of the units over the inputs: over the hull and, where there is one, over the ball; the better of
     /// both counts. Says for which units that was the hull.
-    fn concretise(
-        &self,
-        lambda: Option<&Real>,
-        known: &Known<'_>,
-        rows: &[u32],
-        sums: &mut [Sums],
-    ) -> Vec<bool> {
+    fn concretise(&self, lambda: Option<&Real>, known: &Known<'_>, rows: &[u32], sums: &mut [Sums]) -> Vec<bool> {
         let rounding = self.rounding();
         let mut by_hull = vec![true; rows.len()];
         let (Some(lambda), Some(x)) = (lambda, &known.values[self.input]) else { return by_hull };

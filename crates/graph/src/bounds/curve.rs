@@ -14,9 +14,17 @@ type Places = SmallVec<[f64; 4]>;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Curve {
     /// Slope `left` below 0 and `right` above: ReLU, leaky ReLU, absolute value.
-    Hinge { left: f64, right: f64 },
+    Hinge {
+        left: f64,
+        right: f64,
+    },
     /// `min(max(slope · x + shift, low), high)`: clipping, hard sigmoid.
-    Clamp { slope: f64, shift: f64, low: f64, high: f64 },
+    Clamp {
+        slope: f64,
+        shift: f64,
+        low: f64,
+        high: f64,
+    },
     /// `x · min(max(x / 6 + 1/2, 0), 1)`.
     HardSwish,
     Sigmoid,
@@ -25,7 +33,11 @@ pub(crate) enum Curve {
     Softplus,
     Softsign,
     /// `scale · x` above 0, `scale · alpha · (exp(x / width) − 1)` below: ELU, CELU, SELU.
-    Elu { alpha: f64, scale: f64, width: f64 },
+    Elu {
+        alpha: f64,
+        scale: f64,
+        width: f64,
+    },
     Square,
     Sqrt,
     Log,
@@ -37,7 +49,9 @@ pub(crate) enum Curve {
     /// With the hyperbolic tangent.
     GeluTanh,
     /// `x · sigmoid(alpha · x)`.
-    Swish { alpha: f64 },
+    Swish {
+        alpha: f64,
+    },
     /// `x · tanh(softplus(x))`.
     Mish,
 }
@@ -138,7 +152,15 @@ impl Curve {
 
     fn bend(self, l: f64, u: f64) -> Bend {
         // Curves that are convex below 0 and concave above.
-        let sigmoidal = || if u <= 0.0 { Bend::Convex } else if l >= 0.0 { Bend::Concave } else { Bend::Mixed };
+        let sigmoidal = || {
+            if u <= 0.0 {
+                Bend::Convex
+            } else if l >= 0.0 {
+                Bend::Concave
+            } else {
+                Bend::Mixed
+            }
+        };
         match self {
             Self::Hinge { left, right } => {
                 if u <= 0.0 || l >= 0.0 || left == right {
@@ -182,7 +204,13 @@ impl Curve {
                 }
             }
             Self::Sqrt | Self::Log => Bend::Concave,
-            Self::Reciprocal => if l > 0.0 { Bend::Convex } else { Bend::Concave },
+            Self::Reciprocal => {
+                if l > 0.0 {
+                    Bend::Convex
+                } else {
+                    Bend::Concave
+                }
+            }
             Self::Gelu | Self::GeluTanh | Self::Swish { .. } | Self::Mish => Bend::Mixed,
         }
     }
@@ -219,8 +247,16 @@ impl Curve {
                     at.extend([t.atanh(), -t.atanh()]);
                 }
             }
-            Self::Exp => if s > 0.0 { at.push(s.ln()) },
-            Self::Softplus => if s > 0.0 && s < 1.0 { at.push(logit(s)) },
+            Self::Exp => {
+                if s > 0.0 {
+                    at.push(s.ln())
+                }
+            }
+            Self::Softplus => {
+                if s > 0.0 && s < 1.0 {
+                    at.push(logit(s))
+                }
+            }
             Self::Softsign => {
                 if s > 0.0 && s < 1.0 {
                     let x = 1.0 / s.sqrt() - 1.0;
@@ -235,8 +271,16 @@ impl Curve {
                 }
             }
             Self::Square => at.push(s / 2.0),
-            Self::Sqrt => if s > 0.0 { at.push(0.25 / (s * s)) },
-            Self::Log => if s > 0.0 { at.push(1.0 / s) },
+            Self::Sqrt => {
+                if s > 0.0 {
+                    at.push(0.25 / (s * s))
+                }
+            }
+            Self::Log => {
+                if s > 0.0 {
+                    at.push(1.0 / s)
+                }
+            }
             Self::Reciprocal => {
                 if s < 0.0 {
                     let x = (-1.0 / s).sqrt();
@@ -349,12 +393,26 @@ impl Curve {
 
     fn tangent(self, x: f64) -> f64 {
         let slope = match self {
-            Self::Hinge { left, right } => if x > 0.0 { right } else { left },
+            Self::Hinge { left, right } => {
+                if x > 0.0 {
+                    right
+                } else {
+                    left
+                }
+            }
             Self::Clamp { slope, shift, low, high } => {
                 let y = slope * x + shift;
                 if y > low && y < high { slope } else { 0.0 }
             }
-            Self::HardSwish => if x <= -3.0 { 0.0 } else if x >= 3.0 { 1.0 } else { x / 3.0 + 0.5 },
+            Self::HardSwish => {
+                if x <= -3.0 {
+                    0.0
+                } else if x >= 3.0 {
+                    1.0
+                } else {
+                    x / 3.0 + 0.5
+                }
+            }
             Self::Sigmoid => sigmoid(x) * sigmoid(-x),
             Self::Tanh => 1.0 - x.tanh() * x.tanh(),
             Self::Exp => x.exp(),
@@ -526,7 +584,8 @@ mod tests {
 
     #[test]
     fn second_derivatives_stay_below_their_bounds_and_slopes_within_theirs() {
-        let smooth = [Curve::Gelu, Curve::GeluTanh, Curve::Swish { alpha: 1.0 }, Curve::Swish { alpha: 2.0 }, Curve::Mish];
+        let smooth =
+            [Curve::Gelu, Curve::GeluTanh, Curve::Swish { alpha: 1.0 }, Curve::Swish { alpha: 2.0 }, Curve::Mish];
         for curve in smooth {
             let bound = curve.curvature().unwrap();
             let (least, most) = curve.slopes(-10.0, 10.0);

@@ -97,9 +97,9 @@ impl Network<'_> {
                 let all = pairs(at(&|_, v| v.low.clone())?, at(&|_, v| v.high.clone())?);
                 let mut sorted: Vec<Option<Interval>> = Vec::with_capacity(all.len());
                 for v in all {
-                    sorted.push(v.map(|v| {
-                        Interval::new(v.low.zip_with(&v.high, f32::min), v.low.zip_with(&v.high, f32::max))
-                    }));
+                    sorted.push(
+                        v.map(|v| Interval::new(v.low.zip_with(&v.high, f32::min), v.low.zip_with(&v.high, f32::max))),
+                    );
                 }
                 if step.rule == Rule::Bent {
                     let kink = at(&|_, v| v.low.zip_with(&v.high, |l, h| l.max(h.min(0.0))))?;

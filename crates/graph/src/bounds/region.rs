@@ -60,7 +60,11 @@ impl Region {
             return fail(format!("bounds are {} and {}, must be floats", low.dtype(), high.dtype()));
         };
         if low.shape() != high.shape() || low.rank() == 0 {
-            return fail(format!("the bounds have shapes {:?} and {:?}; both must be [n, ...]", low.shape(), high.shape()));
+            return fail(format!(
+                "the bounds have shapes {:?} and {:?}; both must be [n, ...]",
+                low.shape(),
+                high.shape()
+            ));
         }
         let n = low.row_len().max(1);
         if let Some(i) = l.iter().zip(h).position(|(l, h)| l > h) {

@@ -48,15 +48,14 @@ impl Rule {
 
     /// # Errors
     /// The operator has no rule, or not with these inputs varying.
-    pub(super) fn of(
-        network: &Network<'_>,
-        frame: &Frame,
-        node: &Node,
-        varies: &[bool],
-    ) -> Result<Self, GraphError> {
+    pub(super) fn of(network: &Network<'_>, frame: &Frame, node: &Node, varies: &[bool]) -> Result<Self, GraphError> {
         let refuse = |reason: &str| {
             let (node, operator) = (node.name.clone(), node.operator.clone());
-            Err(GraphError::Unsupported(vec![Unsupported { node, operator, reason: format!("has no bounds {reason}") }]))
+            Err(GraphError::Unsupported(vec![Unsupported {
+                node,
+                operator,
+                reason: format!("has no bounds {reason}"),
+            }]))
         };
         for id in node.outputs.iter().flatten() {
             if frame.fact(*id).is_some_and(|f| !f.dtype.is_float()) {
@@ -67,14 +66,16 @@ impl Rule {
         let both = || varies == [true, true];
         let same = || node.inputs.len() == 2 && node.inputs[0] == node.inputs[1];
         Ok(match node.operator.as_str() {
-            "Identity" | "Dropout" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Split" | "Slice"
-            | "Gather" | "Expand" | "Tile" | "Pad" | "DepthToSpace" | "SpaceToDepth" | "Cast"
+            "Identity" | "Dropout" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Split"
+            | "Slice" | "Gather" | "Expand" | "Tile" | "Pad" | "DepthToSpace" | "SpaceToDepth" | "Cast"
                 if only(0) =>
             {
                 Self::Positive { adds: false }
             }
             "Concat" => Self::Positive { adds: false },
-            "AveragePool" | "GlobalAveragePool" | "ReduceMean" | "ReduceSum" if only(0) => Self::Positive { adds: true },
+            "AveragePool" | "GlobalAveragePool" | "ReduceMean" | "ReduceSum" if only(0) => {
+                Self::Positive { adds: true }
+            }
             "Add" | "Sum" | "Mean" => Self::Positive { adds: true },
             "Neg" | "BatchNormalization" if only(0) => Self::Diagonal,
             "Sub" if both() => Self::Difference,

@@ -106,7 +106,8 @@ impl Naive<'_> {
             let Dense { weight, bias } = &self.layers[k];
             total += lambda.iter().zip(bias).map(|(l, b)| l * b).sum::<f64>();
             let width = weight[0].len();
-            let mut next: Vec<f64> = (0..width).map(|j| lambda.iter().zip(weight).map(|(l, w)| l * w[j]).sum()).collect();
+            let mut next: Vec<f64> =
+                (0..width).map(|j| lambda.iter().zip(weight).map(|(l, w)| l * w[j]).sum()).collect();
             if k > 0 {
                 for (j, l) in next.iter_mut().enumerate() {
                     let (a, b) = (bounds[k - 1].0[j], bounds[k - 1].1[j]);
@@ -237,7 +238,13 @@ fn attacked(model: &Model, region: &Region, functions: usize, seed: u64) -> Vec<
         let point = low.iter().zip(high).map(|(&l, &h)| match kind {
             0 => l,
             1 => h,
-            2 | 3 => if rng.unit() < 0.5 { l } else { h },
+            2 | 3 => {
+                if rng.unit() < 0.5 {
+                    l
+                } else {
+                    h
+                }
+            }
             _ => (l + (h - l) * rng.unit() as f32).clamp(l, h),
         });
         points.push(point.collect());
@@ -248,7 +255,8 @@ fn attacked(model: &Model, region: &Region, functions: usize, seed: u64) -> Vec<
         for sign in [1.0f32, -1.0] {
             let mut x: Vec<f32> = low.iter().zip(high).map(|(l, h)| 0.5 * l + 0.5 * h).collect();
             for _ in 0..4 {
-                let asked = Request { wrt: Wrt::values([input.clone()]), ..Request::new(&input, tensor(&shape, x.clone())) };
+                let asked =
+                    Request { wrt: Wrt::values([input.clone()]), ..Request::new(&input, tensor(&shape, x.clone())) };
                 let run = model.forward(&asked).unwrap();
                 let y = run.output(&output).unwrap();
                 let width = y.row_len();
@@ -256,7 +264,17 @@ fn attacked(model: &Model, region: &Region, functions: usize, seed: u64) -> Vec<
                 let mut gradients = run.backward(&[(&output, &tensor(y.shape(), seed))]).unwrap();
                 let Some(g) = gradients.take(&input) else { break };
                 let g = g.into_f32().unwrap();
-                x = (0..x.len()).map(|i| if g[i] > 0.0 { low[i] } else if g[i] < 0.0 { high[i] } else { x[i] }).collect();
+                x = (0..x.len())
+                    .map(|i| {
+                        if g[i] > 0.0 {
+                            low[i]
+                        } else if g[i] < 0.0 {
+                            high[i]
+                        } else {
+                            x[i]
+                        }
+                    })
+                    .collect();
                 points.push(x.clone());
             }
         }
@@ -270,8 +288,7 @@ fn assert_sound(model: &Model, region: &Region, methods: &[BoundMethod], what: &
         attacked(model, region, width.min(10), 1).iter().map(|p| model.predict(p).unwrap()).collect();
     let mut previous: Option<Bounds> = None;
     for &method in methods {
-        let bounds =
-            model.bounds(&BoundsRequest::new(region.clone(), Specification::Outputs, method)).unwrap();
+        let bounds = model.bounds(&BoundsRequest::new(region.clone(), Specification::Outputs, method)).unwrap();
         let (l, u) = (bounds.lower.as_f32().unwrap(), bounds.upper.as_ref().unwrap().as_f32().unwrap());
         for y in &answers {
             for (i, &v) in y.as_f32().unwrap().iter().enumerate() {
@@ -342,7 +359,12 @@ fn varied(seed: u64) -> Model {
     let z = b.node("Conv", "conv2", &[&y, &w], &[("pads", ints(&[1, 1, 1, 1])), ("group", Attribute::Int(4))]);
     let z = b.node("HardSwish", "swish", &[&z], &[]);
     let s = b.node("Add", "residual", &[&y, &z], &[]);
-    let p = b.node("MaxPool", "max", &[&s], &[("kernel_shape", ints(&[3, 3])), ("strides", ints(&[2, 2])), ("pads", ints(&[1, 1, 1, 1]))]);
+    let p = b.node(
+        "MaxPool",
+        "max",
+        &[&s],
+        &[("kernel_shape", ints(&[3, 3])), ("strides", ints(&[2, 2])), ("pads", ints(&[1, 1, 1, 1]))],
+    );
     let q = b.node("AveragePool", "mean_pool", &[&s], &[("kernel_shape", ints(&[2, 2])), ("strides", ints(&[2, 2]))]);
     let j = b.node("Concat", "join", &[&p, &q], &[("axis", Attribute::Int(1))]);
     let g = b.node("GlobalAveragePool", "squeeze", &[&j], &[]);
@@ -397,7 +419,11 @@ fn points_of_balls_lie_within_the_bounds() {
                     let mut d: Vec<f64> = (0..128).map(|_| rng.normal()).collect();
                     if trial % 2 == 0 {
                         // Few elements take all.
-                        d.iter_mut().enumerate().for_each(|(i, v)| if (i + trial) % 50 != 0 { *v = 0.0 });
+                        d.iter_mut().enumerate().for_each(|(i, v)| {
+                            if (i + trial) % 50 != 0 {
+                                *v = 0.0
+                            }
+                        });
                     }
                     let size = match norm {
                         Norm::L1 => d.iter().map(|v| v.abs()).sum::<f64>(),
@@ -423,8 +449,7 @@ fn ascent_beats_the_slopes_of_least_area() {
         let asked = |method| request(&x, norm, 0.3, Specification::Margins(labels.clone()), method);
         let plain = lower(&model, &asked(BoundMethod::Crown));
         let chosen = lower(&model, &asked(BoundMethod::AlphaCrown(Ascent::default())));
-        let gains: Vec<f32> =
-            plain.iter().zip(&chosen).filter(|(p, _)| p.is_finite()).map(|(p, c)| c - p).collect();
+        let gains: Vec<f32> = plain.iter().zip(&chosen).filter(|(p, _)| p.is_finite()).map(|(p, c)| c - p).collect();
         assert!(gains.iter().all(|&g| g >= 0.0), "{gains:?}");
         let better = gains.iter().filter(|&&g| g > 1e-3).count();
         assert!(better * 2 > gains.len(), "{norm:?}: only {better} of {} are tighter", gains.len());

@@ -219,12 +219,9 @@ impl Operator for Curve {
             }
             Self::Gelu => Some(bounds::Curve::Gelu),
             Self::GeluTanh => Some(bounds::Curve::GeluTanh),
-            Self::HardSigmoid { alpha, beta } => Some(bounds::Curve::Clamp {
-                slope: f64::from(alpha),
-                shift: f64::from(beta),
-                low: 0.0,
-                high: 1.0,
-            }),
+            Self::HardSigmoid { alpha, beta } => {
+                Some(bounds::Curve::Clamp { slope: f64::from(alpha), shift: f64::from(beta), low: 0.0, high: 1.0 })
+            }
             Self::HardSwish => Some(bounds::Curve::HardSwish),
             Self::LeakyRelu { alpha } => Some(bounds::Curve::Hinge { left: f64::from(alpha), right: 1.0 }),
             Self::Mish => Some(bounds::Curve::Mish),
