@@ -99,8 +99,16 @@ pub static REMEDIES: Remedies = &[
         build: remedy::<adversarial::defences::noise_injection::NoiseInjection>,
     },
     Entry {
+        card: &adversarial::defences::defensive_distillation::CARD,
+        build: remedy::<adversarial::defences::defensive_distillation::DefensiveDistillation>,
+    },
+    Entry {
         card: &adversarial::defences::averaged_networks::CARD,
         build: remedy::<adversarial::defences::averaged_networks::AveragedNetworks>,
+    },
+    Entry {
+        card: &adversarial::defences::diverse_ensemble::CARD,
+        build: remedy::<adversarial::defences::diverse_ensemble::DiverseEnsemble>,
     },
 ];
 

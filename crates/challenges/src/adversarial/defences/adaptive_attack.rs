@@ -216,7 +216,7 @@ impl AdaptiveAttack {
             standing = Some(still);
         }
         cx.check_time()?;
-        Ok(Measured { rows: labels.len(), clean, left, twin_nodes: twin.map_or(0, |t| t.1) })
+        Ok(Measured { rows: labels.len(), clean, left, twin_nodes: twin.as_ref().map_or(0, |t| t.1) })
     }
 }
 

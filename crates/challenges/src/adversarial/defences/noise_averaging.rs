@@ -98,6 +98,12 @@ fn row_of(model: &Model) -> Result<(Vec<usize>, usize), String> {
     }
 }
 
+/// Version of the operator set of the file.
+fn opset(model: &Model) -> Result<i64, AuditError> {
+    let file = model.to_file()?;
+    Ok(file.model.opset_import.iter().find(|o| o.domain().is_empty()).map_or(1, |o| o.version()))
+}
+
 /// The network that answers with the logarithm of the mean probability over noisy copies of a row.
 /// # Errors
 /// The file does not declare its shapes, or the network cannot be rewritten.
@@ -142,13 +148,23 @@ pub(crate) fn average(model: &Model, sigma: f64, copies: usize, seed: u64) -> Re
     let (held, node, from, to) = hold(&noisy, &output, "mean")?;
     let mut nodes =
         vec![shape("grouped", grouped)?, NewNode::new("Reshape", &[&from, &name("grouped")], &[&name("answers")])];
-    let axes = |node: NewNode| node.with("axes", Attribute::Ints(vec![1])).with("keepdims", Attribute::Int(0));
+    // Since operator set 18 the axes of a sum are an input.
+    let by_input = opset(model)? >= 18;
+    if by_input {
+        nodes.push(shape("axes", vec![1])?);
+    }
+    let over_copies = |operator: &str, from: &str, to: &str| {
+        let axes = name("axes");
+        let inputs = if by_input { vec![from, axes.as_str()] } else { vec![from] };
+        let node = NewNode::new(operator, &inputs, &[to]).with("keepdims", Attribute::Int(0));
+        if by_input { node } else { node.with("axes", Attribute::Ints(vec![1])) }
+    };
     if softmax {
-        nodes.push(axes(NewNode::new("ReduceMean", &[&name("answers")], &[&to])));
+        nodes.push(over_copies("ReduceMean", &name("answers"), &to));
     } else {
         // log Σ softmax, without leaving logarithms: nothing underflows.
         nodes.push(NewNode::new("LogSoftmax", &[&name("answers")], &[&name("logs")]).with("axis", Attribute::Int(-1)));
-        nodes.push(axes(NewNode::new("ReduceLogSumExp", &[&name("logs")], &[&name("sum")])));
+        nodes.push(over_copies("ReduceLogSumExp", &name("logs"), &name("sum")));
         nodes.push(constant("count", Tensor::f32(vec![], vec![(copies as f32).ln()])?));
         nodes.push(NewNode::new("Sub", &[&name("sum"), &name("count")], &[&to]));
     }

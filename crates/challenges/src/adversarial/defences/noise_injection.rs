@@ -133,6 +133,10 @@ impl GradientRule for WeightNoise {
         self.of.end_epoch(step, first)
     }
 
+    fn counts(&self) -> bool {
+        self.of.counts()
+    }
+
     fn state(&self) -> Value {
         self.of.state()
     }

@@ -7,7 +7,7 @@
 mod awp;
 #[cfg(test)]
 mod conformance;
-mod divergence;
+pub(super) mod divergence;
 mod fast;
 mod free;
 mod ibp;
@@ -26,7 +26,7 @@ use netproof_train::{Batch, Entry, Gradient, GradientRule, Options, Step, TrainE
 
 use inner::Inner;
 
-/// Every rule of adversarial training.
+/// Every rule of the defences.
 pub(crate) static RULES: &[Entry<dyn GradientRule>] = &[
     fast::ENTRY,
     pgd_at::ENTRY,
@@ -36,6 +36,8 @@ pub(crate) static RULES: &[Entry<dyn GradientRule>] = &[
     free::ENTRY,
     ibp::ENTRY,
     super::noise_injection::RULE,
+    super::defensive_distillation::RULE,
+    super::diverse_ensemble::RULE,
 ];
 
 /// A rule in two halves, so that others can put something between them.
