@@ -7,6 +7,7 @@
 mod ascent;
 pub mod attack;
 pub mod attacks;
+pub mod certificates;
 #[cfg(test)]
 mod conformance;
 mod error;

@@ -35,7 +35,8 @@ pub fn cards() -> Vec<Card> {
     let remedies = REMEDIES.iter().map(|e| *e.card);
     let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
-    checks.chain(remedies).chain(attacks).chain(explanations).collect()
+    let certificates = adversarial::certificates::CERTIFICATES.iter().map(|e| *e.card);
+    checks.chain(remedies).chain(attacks).chain(explanations).chain(certificates).collect()
 }
 
 /// Gradient rules of the challenges, for recipes.
