@@ -147,7 +147,9 @@ pub fn cards() -> Vec<Card> {
     let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
     let insights = interpretability::insights::INSIGHTS.iter().map(|e| *e.card);
-    checks.chain(remedies).chain(attacks).chain(explanations).chain(insights).collect()
+    let certificates = adversarial::certificates::CERTIFICATES.iter().map(|e| *e.card);
+    let explanations = explanations.chain(insights);
+    checks.chain(remedies).chain(attacks).chain(certificates).chain(explanations).collect()
 }
 
 /// Certificates, cheapest first, for evaluations by attacks.
