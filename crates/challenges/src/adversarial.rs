@@ -12,6 +12,8 @@ pub mod certifier;
 pub(crate) mod checks;
 #[cfg(test)]
 mod conformance;
+pub(crate) mod corruptions;
+mod decision;
 pub(crate) mod defences;
 mod error;
 pub mod harness;
@@ -26,6 +28,7 @@ mod protocol_tests;
 pub mod protocols;
 pub mod report;
 mod rows;
+mod smallest;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod verify;

@@ -31,6 +31,10 @@ pub static CHECKS: Checks = &[
         build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
     },
     Entry {
+        card: &adversarial::checks::corruptions::CARD,
+        build: check::<adversarial::checks::corruptions::CorruptionsCheck>,
+    },
+    Entry {
         card: &adversarial::checks::gradient_masking::CARD,
         build: check::<adversarial::checks::gradient_masking::GradientMasking>,
     },

@@ -24,26 +24,26 @@ pub(crate) static CARD: Card = Card {
     options: &[OptionDoc { name: "quality", default: "[75]", doc: "Qualities, each a candidate, 1 to 100." }],
 };
 
-const N: usize = 8;
+pub(crate) const N: usize = 8;
 
 /// Table K.1, luminance.
-const LUMINANCE: [u8; N * N] = [
+pub(crate) const LUMINANCE: [u8; N * N] = [
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51,
     87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101,
     72, 92, 95, 98, 112, 100, 103, 99,
 ];
 
 /// Table K.2, chrominance.
-const CHROMINANCE: [u8; N * N] = [
+pub(crate) const CHROMINANCE: [u8; N * N] = [
     17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99,
     99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
     99, 99, 99, 99, 99, 99,
 ];
 
 /// From red, green and blue to luminance and two of chrominance (ITU-T T.871), and back.
-const TO_YCC: [[f32; 3]; 3] =
+pub(crate) const TO_YCC: [[f32; 3]; 3] =
     [[0.299, 0.587, 0.114], [-0.168_735_9, -0.331_264_1, 0.5], [0.5, -0.418_687_6, -0.081_312_4]];
-const FROM_YCC: [[f32; 3]; 3] = [[1.0, 0.0, 1.402], [1.0, -0.344_136_3, -0.714_136_3], [1.0, 1.772, 0.0]];
+pub(crate) const FROM_YCC: [[f32; 3]; 3] = [[1.0, 0.0, 1.402], [1.0, -0.344_136_3, -0.714_136_3], [1.0, 1.772, 0.0]];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -128,7 +128,7 @@ fn mix(c: &mut Chain, matrix: &[[f32; 3]; 3], offset: [f32; 3]) -> Result<(), Gr
 }
 
 /// One filter of 8×8 per frequency.
-fn basis() -> Vec<Vec<f32>> {
+pub(crate) fn basis() -> Vec<Vec<f32>> {
     let scale = |k: usize| if k == 0 { (1.0 / N as f64).sqrt() } else { (2.0 / N as f64).sqrt() };
     let wave =
         |k: usize, i: usize| scale(k) * ((2 * i + 1) as f64 * k as f64 * std::f64::consts::PI / (2 * N) as f64).cos();
@@ -137,7 +137,7 @@ fn basis() -> Vec<Vec<f32>> {
 }
 
 /// The steps of a quality, as libjpeg makes them.
-fn table(of: &[u8; N * N], quality: u32) -> Vec<f32> {
+pub(crate) fn table(of: &[u8; N * N], quality: u32) -> Vec<f32> {
     let scale = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
     of.iter().map(|&q| ((u32::from(q) * scale + 50) / 100).clamp(1, 255) as f32).collect()
 }
