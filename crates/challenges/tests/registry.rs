@@ -29,8 +29,7 @@ fn documented_defaults_are_the_defaults_and_options_are_checked() {
     let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
     let none = toml::Table::new();
     let explanations = select("explanation", EXPLANATIONS, &[], &[], &none).unwrap();
-    let attacks: Vec<Method> =
-        attack_cards().iter().map(|c| Method::find(c.id, &none).unwrap()).collect();
+    let attacks: Vec<Method> = attack_cards().iter().map(|c| Method::find(c.id, &none).unwrap()).collect();
     let cards = all.iter().map(|c| (c.card, c.options.as_str()));
     let cards = cards.chain(remedies.iter().map(|c| (c.card, c.options.as_str())));
     let cards = cards.chain(explanations.iter().map(|c| (c.card, c.options.as_str())));

@@ -15,7 +15,11 @@ fn root() -> PathBuf {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_netproof")).current_dir(root()).args(arguments).output().expect("the binary starts")
+    Command::new(env!("CARGO_BIN_EXE_netproof"))
+        .current_dir(root())
+        .args(arguments)
+        .output()
+        .expect("the binary starts")
 }
 
 fn attack(dir: &Path, more: &[&str]) -> Output {

@@ -47,7 +47,13 @@ impl Certifier for Bounded {
         self.id
     }
 
-    fn certify(&self, victim: &Victim<'_>, x: &[f32], labels: &[usize], threat: &Threat) -> Result<Vec<bool>, AttackError> {
+    fn certify(
+        &self,
+        victim: &Victim<'_>,
+        x: &[f32],
+        labels: &[usize],
+        threat: &Threat,
+    ) -> Result<Vec<bool>, AttackError> {
         let norm = match threat.norm {
             Norm::Linf => Distance::Linf,
             Norm::L2 => Distance::L2,
@@ -58,7 +64,9 @@ impl Certifier for Bounded {
             }
         };
         let Some(model) = victim.as_it_is() else {
-            return Err(AttackError::Victim("a random network, or one with another backward pass, has no bounds".to_owned()));
+            return Err(AttackError::Victim(
+                "a random network, or one with another backward pass, has no bounds".to_owned(),
+            ));
         };
         let rows = Tensor::f32([&[labels.len()], victim.row()].concat(), x.to_vec())?;
         let [low, high] = threat.bounds.map(|b| b as f32);

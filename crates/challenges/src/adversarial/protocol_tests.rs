@@ -35,7 +35,12 @@ const FAST: &str = "[cascade]\nqueries = 200\nsteps = 30\n";
 /// the others.
 #[test]
 fn protocols_find_exactly_the_rows_that_can_be_broken_on_a_linear_model() {
-    let w = [[0.0f32; 6], [0.5, -2.0, 1.0, 0.3, 0.0, -0.7], [0.2, 0.4, -0.3, 0.0, 0.6, 0.1], [-0.3, 0.2, 0.1, 0.5, -0.2, 0.0]];
+    let w = [
+        [0.0f32; 6],
+        [0.5, -2.0, 1.0, 0.3, 0.0, -0.7],
+        [0.2, 0.4, -0.3, 0.0, 0.6, 0.1],
+        [-0.3, 0.2, 0.1, 0.5, -0.2, 0.0],
+    ];
     let model = linear(&w, &[0.1, 0.9, 0.2, 0.3]);
     let (x, labels) = rows(&model, 6, 60, 2);
     let v = victim(&model, &[6]);
@@ -70,7 +75,14 @@ fn robust_accuracy_falls_with_epsilon_and_stages_add_up() {
     for norm in [Norm::Linf, Norm::L2, Norm::L1] {
         let mut before = 1.0;
         for scale in [0.2, 0.5, 1.0, 2.0] {
-            let epsilon = scale * if norm == Norm::Linf { 0.1 } else if norm == Norm::L2 { 0.3 } else { 0.8 };
+            let epsilon = scale
+                * if norm == Norm::Linf {
+                    0.1
+                } else if norm == Norm::L2 {
+                    0.3
+                } else {
+                    0.8
+                };
             let mut h = harness(&v, Threat::new(norm, epsilon, [0.0, 1.0]).unwrap(), &x, &labels);
             method("cascade", FAST).run(&mut h, &[]).unwrap();
             let a = h.accuracy(Level::P95);
@@ -186,9 +198,16 @@ fn report(model: &Model, epsilon: f64) -> (Tensor, Tensor, AttackReport, Vec<boo
 #[test]
 fn a_run_is_confirmed_and_every_false_claim_is_found() {
     let model = small(12, 5, 3);
-    let (clean, adversarial, report, robust, labels) = report(&model, 0.1);
+    let (clean, adversarial, report, robust, labels) = report(&model, 0.4);
     let ids: Vec<i64> = report.outcomes.iter().map(|o| o.row as i64).collect();
-    let claims = Claims { clean: &clean, adversarial: &adversarial, robust: &robust, labels: &labels, rows: &ids, report: &report };
+    let claims = Claims {
+        clean: &clean,
+        adversarial: &adversarial,
+        robust: &robust,
+        labels: &labels,
+        rows: &ids,
+        report: &report,
+    };
     let found = verify(&model, &claims).unwrap();
     assert!(found.failures.is_empty() && found.examples > 5 && found.confirmed == found.examples, "{found:?}");
     let broken = report.outcomes.iter().position(|o| o.outcome == "broken").unwrap();
@@ -204,7 +223,7 @@ fn a_run_is_confirmed_and_every_false_claim_is_found() {
     let x = clean.as_f32().unwrap()[broken * 12..(broken + 1) * 12].to_vec();
     for (f, word) in [
         (changed(&|r| r.copy_from_slice(&x)), "right on its example"),
-        (changed(&|r| r[0] = x[0] + if x[0] < 0.5 { 0.2 } else { -0.2 }), "away in linf"),
+        (changed(&|r| r[0] = x[0] + if x[0] < 0.5 { 0.5 } else { -0.5 }), "away in linf"),
         (changed(&|r| r[0] = f32::NAN), "away in linf"),
     ] {
         assert!(f.len() == 1 && f[0].row == ids[broken] && f[0].reason.contains(word), "{f:?}");

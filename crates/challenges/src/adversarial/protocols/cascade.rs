@@ -247,11 +247,7 @@ fn certify(harness: &mut Harness<'_, '_>, certifiers: &[&dyn Certifier]) -> Resu
 }
 
 /// How many of these rows a certificate proves.
-fn prove(
-    harness: &mut Harness<'_, '_>,
-    certifier: &dyn Certifier,
-    mut rows: Vec<usize>,
-) -> Result<usize, AttackError> {
+fn prove(harness: &mut Harness<'_, '_>, certifier: &dyn Certifier, mut rows: Vec<usize>) -> Result<usize, AttackError> {
     rows.sort_unstable();
     let mut count = 0;
     for part in rows.chunks(256) {
