@@ -7,6 +7,7 @@
 mod ascent;
 pub mod attack;
 pub mod attacks;
+pub mod certificates;
 pub mod certifier;
 pub(crate) mod checks;
 #[cfg(test)]

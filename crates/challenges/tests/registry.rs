@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use netproof_audit::{AuditError, select};
 use netproof_challenges::adversarial::protocol::{Method, cards as attack_cards};
 use netproof_challenges::interpretability::EXPLANATIONS;
+use netproof_challenges::interpretability::insights::INSIGHTS;
 use netproof_challenges::{CHECKS, REMEDIES, cards};
 
 #[test]
@@ -33,6 +34,8 @@ fn documented_defaults_are_the_defaults_and_options_are_checked() {
     let cards = all.iter().map(|c| (c.card, c.options.as_str()));
     let cards = cards.chain(remedies.iter().map(|c| (c.card, c.options.as_str())));
     let cards = cards.chain(explanations.iter().map(|c| (c.card, c.options.as_str())));
+    let insights = select("explanation", INSIGHTS, &[], &[], &none).unwrap();
+    let cards = cards.chain(insights.iter().map(|c| (c.card, c.options.as_str())));
     let cards = cards.chain(attacks.iter().map(|m| (m.card(), m.options())));
     for (card, options) in cards {
         let documented: toml::Table =

@@ -53,7 +53,8 @@ pub(super) fn trades_cascade(bench: &Bench) -> anyhow::Result<Measured> {
     attack.args(["--norm", "linf", "--eps", "0.3", "--json", "-"]);
     let run = measured(&mut attack, &bench.folder("logs")?.join("trades-cascade"), None)?;
     ensure!(run.code == Some(0), run.ended("`netproof attack`"));
-    let result: Value = serde_json::from_str(&std::fs::read_to_string(&run.logs[0])?).context("the result is no JSON")?;
+    let result: Value =
+        serde_json::from_str(&std::fs::read_to_string(&run.logs[0])?).context("the result is no JSON")?;
     let robust = result["robust_accuracy"]["attacked"].as_f64().context("no `robust_accuracy.attacked`")?;
     let figure = format!("{:.2} % of {} rows in {:.0} s", 100.0 * robust, result["rows"], run.seconds);
     Ok(Measured::Figure { figure, pass: (robust - 0.928).abs() <= 0.003 && result["rows"] == 10_000 })
