@@ -198,7 +198,7 @@ fn report(model: &Model, epsilon: f64) -> (Tensor, Tensor, AttackReport, Vec<boo
 #[test]
 fn a_run_is_confirmed_and_every_false_claim_is_found() {
     let model = small(12, 5, 3);
-    let (clean, adversarial, report, robust, labels) = report(&model, 0.1);
+    let (clean, adversarial, report, robust, labels) = report(&model, 0.4);
     let ids: Vec<i64> = report.outcomes.iter().map(|o| o.row as i64).collect();
     let claims = Claims {
         clean: &clean,
@@ -223,7 +223,7 @@ fn a_run_is_confirmed_and_every_false_claim_is_found() {
     let x = clean.as_f32().unwrap()[broken * 12..(broken + 1) * 12].to_vec();
     for (f, word) in [
         (changed(&|r| r.copy_from_slice(&x)), "right on its example"),
-        (changed(&|r| r[0] = x[0] + if x[0] < 0.5 { 0.2 } else { -0.2 }), "away in linf"),
+        (changed(&|r| r[0] = x[0] + if x[0] < 0.5 { 0.5 } else { -0.5 }), "away in linf"),
         (changed(&|r| r[0] = f32::NAN), "away in linf"),
     ] {
         assert!(f.len() == 1 && f[0].row == ids[broken] && f[0].reason.contains(word), "{f:?}");

