@@ -8,11 +8,13 @@ mod ascent;
 pub mod attack;
 pub mod attacks;
 pub mod certificates;
+pub(crate) mod certified_accuracy;
 #[cfg(test)]
 mod conformance;
 mod error;
 pub mod harness;
 pub mod loss;
+pub(crate) mod noise_stability;
 pub mod oracle;
 pub mod projection;
 mod rows;

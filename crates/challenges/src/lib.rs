@@ -21,6 +21,14 @@ pub static CHECKS: Checks = &[
         build: check::<overfitting::generalisation_gap::GeneralisationGap>,
     },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
+    Entry {
+        card: &adversarial::noise_stability::CARD,
+        build: check::<adversarial::noise_stability::NoiseStability>,
+    },
+    Entry {
+        card: &adversarial::certified_accuracy::CARD,
+        build: check::<adversarial::certified_accuracy::CertifiedAccuracy>,
+    },
 ];
 
 /// All remedies.
