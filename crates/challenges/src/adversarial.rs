@@ -8,6 +8,7 @@ mod ascent;
 pub mod attack;
 pub mod attacks;
 pub mod certificates;
+pub(crate) mod certified_accuracy;
 pub mod certifier;
 pub(crate) mod checks;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub mod harness;
 mod hyperplane;
 pub mod loss;
 pub mod masking;
+pub(crate) mod noise_stability;
 pub mod oracle;
 pub mod projection;
 pub mod protocol;

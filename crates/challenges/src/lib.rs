@@ -50,6 +50,11 @@ pub static CHECKS: Checks = &[
         card: &adversarial::defences::detection::CARD,
         build: check::<adversarial::defences::detection::Detection>,
     },
+    Entry { card: &adversarial::noise_stability::CARD, build: check::<adversarial::noise_stability::NoiseStability> },
+    Entry {
+        card: &adversarial::certified_accuracy::CARD,
+        build: check::<adversarial::certified_accuracy::CertifiedAccuracy>,
+    },
 ];
 
 /// All remedies, in the order in which a repair tries them.
