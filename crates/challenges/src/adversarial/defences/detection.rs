@@ -368,7 +368,7 @@ impl Detection {
             }
             for (i, x) in x.chunks_mut(len.max(1)).enumerate().filter(|(i, _)| !found[*i]) {
                 let part = i * len..(i + 1) * len;
-                step(threat.norm, &slope[part.clone()], size, x);
+                step(&ball, &slope[part.clone()], size, x);
                 ball.project(&rows[part], x);
             }
         }

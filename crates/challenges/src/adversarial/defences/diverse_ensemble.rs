@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(flat(&got).len(), 3 * (2 * 4 + 4 + 4 * 4 + 4));
         for t in 0..got.tensors.len() {
             let slope = f64::from(got.tensors[t].as_ref().unwrap().as_f32().unwrap()[0]);
-            let want = (at(Some((t, 0, 5e-3))).sums.loss - at(Some((t, 0, -5e-3))).sums.loss) / 1e-2;
+            let want = (at(Some((t, 0, 5e-4))).sums.loss - at(Some((t, 0, -5e-4))).sums.loss) / 1e-3;
             assert!((slope - want).abs() < 0.02 * (1.0 + want.abs()), "{t}: {slope} {want}");
         }
     }

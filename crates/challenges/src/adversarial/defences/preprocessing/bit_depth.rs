@@ -56,7 +56,7 @@ impl Remedy for BitDepth {
 /// `round(x (2^bits − 1)) / (2^bits − 1)` in front of the network.
 /// # Errors
 /// The network cannot be rewritten.
-pub(crate) fn round(model: &Model, bits: u32) -> Result<Model, AuditError> {
+pub(crate) fn round_features(model: &Model, bits: u32) -> Result<Model, AuditError> {
     let steps = ((1u32 << bits) - 1) as f32;
     in_front(model, CARD.id, |c| {
         c.with_scalar("Mul", steps)?;
