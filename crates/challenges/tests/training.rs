@@ -211,7 +211,7 @@ fn an_overfitted_network_is_repaired_and_proved_on_other_rows() {
     }
     // A second round puts the best together, and averages them.
     assert!(outcome.tried.len() > 4, "{}", outcome.tried.len());
-    let model = outcome.model.expect("something helps");
+    let model = outcome.model.as_ref().expect("something helps");
     let change = outcome.changes.iter().find(|c| c.metric == "accuracy").unwrap();
     assert!(
         change.change.value > 0.05 && change.change.n == 360 && change.change.interval.unwrap().low > 0.0,
