@@ -100,7 +100,7 @@ pub(crate) fn to_boundary(
     let mut high: Vec<f32> = walkers
         .iter()
         .map(|w| match norm {
-            Norm::Linf => w.x.iter().zip(batch.row(w.owner)).fold(0.0, |m, (x, o)| m.max((x - o).abs())),
+            Norm::Linf => w.x.iter().zip(batch.row(w.owner)).fold(0.0f32, |m, (x, o)| m.max((x - o).abs())),
             _ => 1.0,
         })
         .collect();

@@ -192,7 +192,7 @@ fn curves(c: &Counts) -> Plot {
     families.dedup();
     let n = c.n as f64;
     let line = |family: &&str| {
-        let own: Vec<usize> = (0..CORRUPTIONS.len()).filter(|&i| CORRUPTIONS[i].family == **family).collect();
+        let own: Vec<usize> = (0..CORRUPTIONS.len()).filter(|&i| CORRUPTIONS[i].family == *family).collect();
         let at = |s: usize| own.iter().map(|&i| c.right[i][s]).sum::<u64>() as f64 / (n * own.len() as f64);
         let mut marks = vec![Mark { x: Some(0.0), y: c.clean as f64 / n, ..Mark::default() }];
         marks.extend((0..SEVERITIES).map(|s| Mark { x: Some(s as f64 + 1.0), y: at(s), ..Mark::default() }));
