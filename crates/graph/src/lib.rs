@@ -28,5 +28,6 @@ pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
+pub use rewrite::IntervalNetwork;
 pub use run::{Gradients, Parameters, Request, Run, Wrt};
 pub use threads::start_threads;

@@ -5,8 +5,11 @@
 
 mod fold_batch_norm;
 mod insert;
+mod interval_network;
 mod normalization;
 mod scale_logits;
+
+pub use interval_network::IntervalNetwork;
 
 use std::collections::HashSet;
 use std::sync::Arc;
