@@ -29,7 +29,7 @@ pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
-pub use rewrite::Mean;
+pub use rewrite::{IntervalNetwork, Mean};
 pub use rules::{LinearRule, LrpRules, Rule};
 pub use run::{Gradients, Parameters, Propagated, Request, Run, Wrt};
 pub use threads::start_threads;
