@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use netproof_data::write_npz;
+use netproof_stats::rng::Rng;
 use netproof_tensor::Tensor;
 use serde_json::Value;
 
@@ -26,12 +27,10 @@ fn json(o: &Output) -> Value {
 /// Two noisy classes of 12 features; every `wrong`-th label is wrong.
 fn rows(path: &Path, n: usize, from: usize, wrong: Option<usize>) {
     let (mut x, mut y) = (Vec::new(), Vec::new());
+    let mut rng = Rng::new(from as u64 + 1);
     for row in from..from + n {
         let class = row % 2;
-        x.extend((0..12).map(|i| {
-            let noise = ((row * 12 + i + 7) * 2_654_435_761 % 10_007) as f32 / 10_007.0 - 0.5;
-            3.0 * noise + if (i % 2 == 0) == (class == 0) { 0.4 } else { -0.4 }
-        }));
+        x.extend((0..12).map(|i| rng.normal() as f32 + if (i % 2 == 0) == (class == 0) { 0.4 } else { -0.4 }));
         y.push(if wrong.is_some_and(|w| row % w == 0) { 1 - class as i64 } else { class as i64 });
     }
     let (x, y) = (Tensor::f32(vec![n, 12], x).unwrap(), Tensor::i64(vec![n], y).unwrap());
@@ -138,7 +137,7 @@ fn trainings_that_cannot_be_are_refused_or_stopped() {
         (format!("[data]\ntrain = \"table.csv\"\nfeatures = [\"zzz\"]\n{network}"), "zzz"),
         (format!("validation_fraction = 0.0\n[data]\ntrain = \"nan.npz\"\n{network}"), "feature 0 is NaN"),
         (format!("[data]\ntrain = \"train.npz\"\n{network}[stochastic_depth]\nrate = 0.5\n"), "no residual"),
-        (format!("[data]\ntrain = \"train.npz\"\n{network}[stochastic_depth]\nrate = 2\n"), "line 6"),
+        (format!("[data]\ntrain = \"train.npz\"\n{network}[stochastic_depth]\nrate = 2\n"), "line 7"),
     ] {
         std::fs::write(path.join("r.toml"), &text).unwrap();
         let done = netproof(path, &["train", "r.toml"]);
