@@ -5,7 +5,7 @@ use std::path::Path;
 use netproof_audit::write_atomically;
 use netproof_challenges::interpretability::insights::Insight;
 use netproof_challenges::interpretability::pictures::{
-    Canvas, Column, ImageRow, beeswarm, heads, image_row, waterfall,
+    Canvas, Column, ImageRow, beeswarm, heads, image_row, picture, waterfall,
 };
 use netproof_challenges::interpretability::{Explained, Explanation, Question};
 use netproof_data::write_png;
@@ -192,20 +192,21 @@ fn number(v: f32) -> String {
 pub(super) fn insight(found: &Insight, folder: &Path) -> anyhow::Result<usize> {
     std::fs::create_dir_all(folder)?;
     let mut count = 0;
-    for (name, t) in found.arrays.iter().filter(|(name, _)| name == "images") {
+    for (_, t) in found.arrays.iter().filter(|(name, _)| name == "images") {
         let [n, c, h, w] = *t.shape() else { continue };
         let values = t.as_f32().unwrap_or_default();
         for i in 0..n {
             let image = &values[i * c * h * w..(i + 1) * c * h * w];
-            let nothing = vec![0.0; image.len()];
-            let canvas = image_row(&ImageRow {
-                size: [c, h, w],
-                image,
-                attributions: &nothing,
-                title: &format!("{name} {i}"),
-                subtitle: "",
-                badge: None,
-            });
+            let label = match found
+                .arrays
+                .iter()
+                .find(|(name, _)| name == "targets")
+                .and_then(|(_, t)| t.as_i64()?.get(i).copied())
+            {
+                Some(target) => format!("target {target}"),
+                None => format!("image {i}"),
+            };
+            let canvas = picture([c, h, w], image, &label);
             save(folder, &format!("image-{i}.png"), &canvas)?;
             count += 1;
         }
