@@ -24,6 +24,7 @@ mod threads;
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
+pub use kernels::vectorised;
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
 pub use run::{Gradients, Parameters, Request, Run, Wrt};

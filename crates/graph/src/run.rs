@@ -16,6 +16,7 @@ pub use backward::Gradients;
 pub(crate) use parts::Division;
 use parts::Parts;
 use pass::Pass;
+pub(crate) use pass::Schedule;
 
 /// Which gradients a run must be able to give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
