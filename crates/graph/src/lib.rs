@@ -27,6 +27,7 @@ pub use bounds::{Ascent, BoundMethod, Bounds, BoundsRequest, Norm, Region, Round
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
+pub use kernels::vectorised;
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
 pub use rewrite::{IntervalNetwork, Mean};
