@@ -77,7 +77,7 @@ fn model(bench: &Bench, name: &str) -> Option<PathBuf> {
 }
 
 /// Test images and labels: installed, or from the Debian package, unpacked without installing it.
-fn fashion_mnist(bench: &Bench) -> anyhow::Result<Option<[PathBuf; 2]>> {
+pub(super) fn fashion_mnist(bench: &Bench) -> anyhow::Result<Option<[PathBuf; 2]>> {
     const INSTALLED: &str = "usr/share/datasets/fashion-mnist";
     let files = |folder: PathBuf| {
         let files = ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"].map(|name| folder.join(name));
