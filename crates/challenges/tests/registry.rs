@@ -14,7 +14,7 @@ fn every_card_is_unique_documented_and_cited() {
     for c in cards() {
         // A check may have the name of the protocol whose number it reports.
         assert!(ids.insert((c.kind, c.id)), "{} is there twice", c.id);
-        assert!(c.id.chars().all(|x| x.is_ascii_lowercase() || x == '-'), "{}", c.id);
+        assert!(c.id.chars().all(|x| x.is_ascii_lowercase() || x.is_ascii_digit() || x == '-'), "{}", c.id);
         assert!(c.measures.ends_with('.') && c.measures.len() > 40, "{}: measures", c.id);
         assert!(c.reference.contains("19") || c.reference.contains("20"), "{}: no year in the reference", c.id);
         assert!(!c.title.is_empty() && c.version > 0);
