@@ -31,9 +31,11 @@ const FORMS: [Form; 6] = [
 /// `q [3, 2, 5, 4]`, `k` for 7 keys, `v [3, 2, 7, 6]`; each passes through a `Neg`, so that it is made by a node.
 fn network(form: Form) -> Model {
     let mut file = FileBuilder::new("attention");
-    let q = file.add_batch_input("q", &[2, 5, 4]);
-    let k = file.add_batch_input("k", if form.turns { &[2, 7, 4] } else { &[2, 4, 7] });
-    let v = file.add_batch_input("v", &[2, 7, 6]);
+    // A mask with a row for each image fixes how many there are.
+    let mut input = |name: &str, shape: [usize; 4]| file.add_input(name, DType::F32, &shape.map(Dim::Fixed));
+    let q = input("q", [3, 2, 5, 4]);
+    let k = input("k", if form.turns { [3, 2, 7, 4] } else { [3, 2, 4, 7] });
+    let v = input("v", [3, 2, 7, 6]);
     let q = file.node("Neg", "queries", &[&q], &[]);
     let mut k = file.node("Neg", "keys", &[&k], &[]);
     let v = file.node("Neg", "values", &[&v], &[]);
@@ -53,7 +55,7 @@ fn network(form: Form) -> Model {
     }
     let p = file.node("Softmax", "probabilities", &[&scores], &[("axis", Attribute::Int(-1))]);
     let y = file.node("MatMul", "y", &[&p, &v], &[]);
-    file.output(&y, DType::F32, &[Dim::Any, Dim::Fixed(2), Dim::Fixed(5), Dim::Fixed(6)]);
+    file.output(&y, DType::F32, &[3, 2, 5, 6].map(Dim::Fixed));
     Model::from_file(file.build().unwrap()).unwrap()
 }
 
