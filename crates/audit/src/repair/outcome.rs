@@ -89,7 +89,8 @@ pub(super) fn prove(
     if let Some(first) = outcome.findings.first_mut() {
         first.evidence.extend(evidence);
     }
-    outcome.findings.push(side_effects(&outcome.changes, proved, &cx));
+    let rows = prepared.verify.data().len() as u64;
+    outcome.findings.push(side_effects(&outcome.changes, proved, rows, &cx));
     outcome.after = Some(after);
     outcome.trainings = made.trainings;
     outcome.model = proved.then_some(made.model);
@@ -164,7 +165,7 @@ fn one_row(change: &Change) -> Table {
 }
 
 /// Every metric of every check, before and after.
-fn side_effects(changes: &[Change], proved: bool, cx: &Context<'_>) -> Finding {
+fn side_effects(changes: &[Change], proved: bool, n: u64, cx: &Context<'_>) -> Finding {
     let worse: Vec<&str> = changes.iter().filter(|c| c.judgement == Judgement::Worse).map(|c| c.id.as_str()).collect();
     let judged = changes.iter().filter(|c| c.judgement != Judgement::Unjudged).count();
     let text = match (worse.len(), proved) {
@@ -176,7 +177,9 @@ fn side_effects(changes: &[Change], proved: bool, cx: &Context<'_>) -> Finding {
     };
     let columns =
         ["metric", "before", "low", "high", "after", "low", "high", "change", "low", "high", "verdict", "compared by"];
-    let rows = changes.iter().map(|c| {
+    // What only the data decide is the same on both sides, and no change at all.
+    let shown_changes = changes.iter().filter(|c| c.judgement != Judgement::Unjudged || c.change.value != 0.0);
+    let rows = shown_changes.map(|c| {
         let mut row: Vec<Cell> = vec![c.id.clone().into()];
         for (value, interval) in [c.before, c.after] {
             row.extend([Cell::from(value), interval.map(|i| i[0]).into(), interval.map(|i| i[1]).into()]);
@@ -191,7 +194,6 @@ fn side_effects(changes: &[Change], proved: bool, cx: &Context<'_>) -> Finding {
         columns: columns.map(String::from).to_vec(),
         rows: rows.collect(),
     };
-    let n = changes.iter().map(|c| c.change.n).max().unwrap_or(0);
     cx.finding("side-effects", "Metrics that the repair makes worse")
         .value("worse_metrics", "count", worse.len() as f64)
         .n(n)
