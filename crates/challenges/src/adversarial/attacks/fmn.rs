@@ -1,7 +1,8 @@
 //! Fast minimum-norm: gradient steps projected onto a ball whose radius follows the boundary.
 //! Pintor, Roli, Brendel and Biggio, NeurIPS 2021, arXiv:2102.12827, algorithm 1, for l0, l1, l2 and l-infinity. Checked
 //! against: the closed form of a linear model in each norm, which it must come near.
-//! Differs from the paper: the exact projection onto ball ∩ box for l1. Weak where gradients vanish.
+//! Differs from the paper: the exact projection onto ball ∩ box for l1, and features at the edge of the box that would leave it are left
+//! out of the gradient: they would take a part of each step that the box takes away again. Weak where gradients vanish.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,8 @@ impl Attack for Fmn {
             let (gamma, alpha) =
                 (cosine(self.gamma, LAST_GAMMA, at), cosine(self.step_size, 0.01 * self.step_size, at));
             for (i, &owner) in rows.iter().enumerate() {
-                let (origin, z, g) = (batch.row(owner), row(&look.logits, k, i), row(&look.gradient, len, i));
+                let (origin, z) = (batch.row(owner), row(&look.logits, k, i));
+                let g = &free(row(&look.gradient, len, i), row(&x, len, i), &ball);
                 if best.see(owner, row(&x, len, i), z) {
                     let shrunk = if norm == Norm::L0 {
                         (radius[i] - 1.0).min((radius[i] * (1.0 - gamma)).floor())
@@ -135,6 +137,12 @@ impl Attack for Fmn {
     }
 }
 
+/// The gradient without the features that the box holds back.
+fn free(gradient: &[f32], x: &[f32], ball: &Ball) -> Vec<f32> {
+    let held = |g: f32, x: f32| if g > 0.0 { x >= ball.high } else { x <= ball.low };
+    gradient.iter().zip(x).map(|(&g, &x)| if held(g, x) { 0.0 } else { g }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +153,14 @@ mod tests {
     fn on_a_linear_model_it_comes_near_the_smallest_change_in_every_norm() {
         let model = linear(&[[0.0; 3], [0.5, -2.0, 1.0]], &[0.0, 0.5]);
         let x = [0.5, 0.5, 0.7];
+        assert_eq!(
+            free(
+                &[1.0, -2.0, 3.0, -4.0],
+                &[1.0, 0.0, 0.5, 0.5],
+                &Ball::from(&Threat::new(Norm::L2, 1.0, [0.0, 1.0]).unwrap())
+            ),
+            [0.0, 0.0, 3.0, -4.0]
+        );
         let sizes = [
             (Norm::Linf, 0.45 / 3.5, 1.05),
             (Norm::L2, 0.45 / 5.25f64.sqrt(), 1.05),
