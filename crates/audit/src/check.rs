@@ -2,14 +2,19 @@
 
 use std::time::Instant;
 
-use netproof_core::{Card, Finding, Provenance};
+use netproof_core::{Card, Finding, Picture, Provenance};
+use netproof_data::png_bytes;
 use netproof_graph::Model;
 use netproof_stats::Level;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::progress::Progress;
-use crate::{AuditError, Draft, Subject};
+use crate::store::picture_file;
+use crate::{AuditError, Draft, RunFolder, Subject};
+
+/// Most pixels of a picture along one side.
+pub const PICTURE_SIDE: usize = 4096;
 
 /// Measures a subject and answers with findings.
 pub trait Check: Send + Sync {
@@ -60,9 +65,45 @@ pub struct Context<'a> {
     /// When the work must be over.
     pub deadline: Option<Instant>,
     pub(crate) provenance: Provenance,
+    /// Where pictures go; without it they are only named.
+    pub(crate) folder: Option<&'a RunFolder>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The same context with a folder for pictures.
+    #[must_use]
+    pub fn with_folder(self, folder: &'a RunFolder) -> Self {
+        Self { folder: Some(folder), ..self }
+    }
+
+    /// Makes a picture of 8 bits per channel and keeps it in the run folder; the evidence of a finding, or a part of a
+    /// gallery. Without a run folder only its hash is kept, so that findings are the same with one and without.
+    /// # Shapes
+    /// `size` is width, height and channels, 1 (grey) or 3 (red, green, blue); `pixels [height, width, channels]`
+    /// # Errors
+    /// The pixels are no such picture, a side is 0 or over [`PICTURE_SIDE`], or the folder cannot be written.
+    pub fn picture(
+        &self,
+        title: impl Into<String>,
+        alt: impl Into<String>,
+        size: [usize; 3],
+        pixels: &[u8],
+    ) -> Result<Picture, AuditError> {
+        let [width, height, channels] = size;
+        let sides = 1..=PICTURE_SIDE;
+        let fits = sides.contains(&width) && sides.contains(&height) && matches!(channels, 1 | 3);
+        if !fits || pixels.len() != width * height * channels {
+            return Err(AuditError::Picture { size, pixels: pixels.len(), most: PICTURE_SIDE });
+        }
+        let bytes = png_bytes(size, pixels)?;
+        let (file, sha256) = picture_file(&bytes);
+        if let Some(folder) = self.folder {
+            folder.keep_picture(&file, &bytes)?;
+        }
+        let (width, height) = (width as u32, height as u32);
+        Ok(Picture { title: title.into(), file, sha256, width, height, alt: alt.into(), warning: None })
+    }
+
     /// Begins a finding: `what` was measured becomes the second part of its id.
     pub fn finding(&self, what: &str, title: &str) -> Draft {
         Draft::new(self.card.id, what, self.card.challenge, title, self.provenance.clone())

@@ -97,8 +97,8 @@ impl Draft {
     }
 
     /// One more piece of evidence.
-    pub fn evidence(mut self, evidence: Evidence) -> Self {
-        self.0.evidence.push(evidence);
+    pub fn evidence(mut self, evidence: impl Into<Evidence>) -> Self {
+        self.0.evidence.push(evidence.into());
         self
     }
 

@@ -57,6 +57,19 @@ pub enum AuditError {
         /// What is wrong, and what would be right.
         message: String,
     },
+    /// Pixels that are no picture.
+    #[error(
+        "a picture of width, height and channels {size:?} with {pixels} values: sides must be from 1 to {most}, channels 1 or \
+         3, and there must be one value for each"
+    )]
+    Picture {
+        /// Width, height, channels.
+        size: [usize; 3],
+        /// How many values were given.
+        pixels: usize,
+        /// The largest side.
+        most: usize,
+    },
     /// A file of the run folder.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {

@@ -16,7 +16,8 @@ mod store;
 mod subject;
 
 pub use check::{
-    Check, Checks, Configured, Context, Entry, Findings, Remedies, Remedy, Treatment, check, parse, remedy, select,
+    Check, Checks, Configured, Context, Entry, Findings, PICTURE_SIDE, Remedies, Remedy, Treatment, check, parse, remedy,
+    select,
 };
 pub use draft::Draft;
 pub use error::AuditError;

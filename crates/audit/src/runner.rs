@@ -53,6 +53,7 @@ pub fn run(
         progress,
         deadline,
         provenance: Provenance::default(),
+        folder: None,
     };
     // Everything is kept under the hash of the data, so that reading them once has no time limit.
     let data = subject.data_facts(&subject_context(None))?;
@@ -87,7 +88,7 @@ pub fn run(
             seed: plan.seed,
             device: DEVICE.to_owned(),
         };
-        let cx = Context { card, seed: plan.seed, level: plan.level, progress, deadline, provenance };
+        let cx = Context { card, seed: plan.seed, level: plan.level, progress, deadline, provenance, folder };
         let begun = Instant::now();
         let (found, lasting) = attempt(subject, configured, &cx);
         let stored = Stored::new(found, begun.elapsed().as_secs_f64());
@@ -127,7 +128,7 @@ static SUBJECT_CARD: Card = Card {
     options: &[],
 };
 
-/// A context for work on a subject outside an audit, such as a remedy.
+/// A context for work on a subject outside an audit, such as a remedy; [`Context::with_folder`] keeps its pictures.
 pub fn context<'a>(
     subject: &Subject,
     card: &'static Card,
@@ -136,7 +137,8 @@ pub fn context<'a>(
     level: Level,
     progress: &'a dyn Progress,
 ) -> Result<Context<'a>, AuditError> {
-    let mut cx = Context { card, seed, level, progress, deadline: None, provenance: Provenance::default() };
+    let mut cx =
+        Context { card, seed, level, progress, deadline: None, provenance: Provenance::default(), folder: None };
     let scan = subject.scan(Part::Test, &cx)?;
     cx.provenance = Provenance {
         model: subject.model_digest().to_owned(),

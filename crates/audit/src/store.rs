@@ -1,10 +1,11 @@
 //! The run folder: what each check found, written as it ends and found again by the next run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use netproof_core::Finding;
+use netproof_core::{AuditDocument, Finding, Picture};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -12,6 +13,15 @@ use crate::{AuditError, Findings};
 
 /// Layout of the stored files; part of every key.
 const LAYOUT: &str = "netproof-run/1";
+
+/// Where pictures lie in the run folder.
+const PICTURES: &str = "pictures";
+
+/// Path in the run folder and SHA-256 of a picture.
+pub(crate) fn picture_file(bytes: &[u8]) -> (String, String) {
+    let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    (format!("{PICTURES}/{sha256}.png"), sha256)
+}
 
 /// A folder in which an audit keeps its results.
 ///
@@ -81,10 +91,64 @@ impl RunFolder {
         Ok(self.path.join("findings").join(format!("{}-{short}.json", key.check)))
     }
 
-    /// What an earlier run found under this key. A file that cannot be read counts as not there.
+    /// What an earlier run found under this key. A file that cannot be read counts as not there, and so do findings
+    /// with a picture that is gone or is not the one that was written.
     pub(crate) fn find(&self, key: &Key<'_>) -> Result<Option<Stored>, AuditError> {
         let path = self.file(key)?;
-        Ok(fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        let stored: Option<Stored> = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(stored.filter(|s| {
+            let mut pictures = s.findings.iter().chain(&s.clocked).flat_map(|f| &f.evidence).flat_map(|e| e.pictures());
+            pictures.all(|p| self.picture(p, usize::MAX).is_some())
+        }))
+    }
+
+    /// Keeps a picture under its name. Not synced: [`Self::find`] notices a picture that was cut.
+    pub(crate) fn keep_picture(&self, file: &str, bytes: &[u8]) -> Result<(), AuditError> {
+        let target = self.path.join(file);
+        if fs::read(&target).is_ok_and(|old| old == bytes) {
+            return Ok(());
+        }
+        let folder = self.path.join(PICTURES);
+        fs::create_dir_all(&folder).map_err(|e| io("make", &folder, e))?;
+        let failed = |e| io("write", &target, e);
+        let mut partial = tempfile::Builder::new().prefix(".netproof-").tempfile_in(&folder).map_err(failed)?;
+        partial.write_all(bytes).map_err(failed)?;
+        readable(partial.as_file()).map_err(failed)?;
+        partial.persist(&target).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+
+    /// The bytes of a picture of at most `most` bytes; `None` where it is gone, changed or larger. The name in a
+    /// document leads nowhere else: only pictures of this folder are read, and only with the content that their hash
+    /// says.
+    fn picture(&self, picture: &Picture, most: usize) -> Option<Vec<u8>> {
+        let safe = picture.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !safe || picture.file != format!("{PICTURES}/{}.png", picture.sha256) {
+            return None;
+        }
+        let path = self.path.join(&picture.file);
+        let size = fs::metadata(&path).ok()?.len();
+        if size > most as u64 {
+            return None;
+        }
+        fs::read(path).ok().filter(|bytes| picture_file(bytes).1 == picture.sha256)
+    }
+
+    /// The pictures that a document shows, by their path, for a report: in the document's order, each with at most
+    /// `most` bytes less what the ones before took. What is missing, changed or too large is left out.
+    pub fn pictures(&self, document: &AuditDocument, most: usize) -> BTreeMap<String, Vec<u8>> {
+        let mut left = most;
+        let mut found = BTreeMap::new();
+        for picture in document.all_findings().flat_map(|f| &f.evidence).flat_map(|e| e.pictures()) {
+            if found.contains_key(&picture.file) {
+                continue;
+            }
+            if let Some(bytes) = self.picture(picture, left) {
+                left -= bytes.len();
+                found.insert(picture.file.clone(), bytes);
+            }
+        }
+        found
     }
 
     pub(crate) fn keep(&self, key: &Key<'_>, stored: &Stored) -> Result<(), AuditError> {
@@ -104,15 +168,21 @@ pub fn write_atomically(target: &Path, content: &[u8]) -> Result<(), AuditError>
     let mut file = tempfile::Builder::new().prefix(".netproof-").tempfile_in(folder).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // Temporary files are private; results are ordinary files.
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
-    }
+    readable(file.as_file()).map_err(failed)?;
     file.persist(target).map_err(|e| failed(e.error))?;
     #[cfg(unix)]
     fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed)?;
+    Ok(())
+}
+
+/// Temporary files are private; results are ordinary files.
+fn readable(file: &fs::File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    let _ = file;
     Ok(())
 }
 

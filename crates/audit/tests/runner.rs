@@ -6,7 +6,7 @@ use std::time::Duration;
 use netproof_audit::{
     AuditError, Check, Configured, Context, Findings, Part, Plan, Policy, RunFolder, Silent, Subject, run,
 };
-use netproof_core::{Card, CardKind, Challenge, Need, Verdict};
+use netproof_core::{Card, CardKind, Challenge, Evidence, Gallery, GalleryItem, GallerySection, Need, Verdict};
 use netproof_data::{Dataset, Labels, OpenOptions};
 use netproof_graph::builders::{Activation, mlp};
 use netproof_stats::Level;
@@ -136,4 +136,61 @@ fn rows_without_an_answer_are_counted_and_left_out() {
     let d = run(&subject, &check, None, &Silent).unwrap();
     assert_eq!(d.findings[0].id, "stub/fine", "{}", d.findings[0].explanation);
     assert!(d.findings[0].value.is_none() && d.findings[0].caveats[0].contains("not a finite number"));
+}
+
+#[test]
+fn pictures_lie_in_the_run_folder_and_are_made_again_where_they_are_gone() {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let draw: Body = |_, cx| {
+        RUNS.fetch_add(1, Ordering::SeqCst);
+        let grey = cx.picture("grey", "two pixels", [2, 1, 1], &[0, 255])?;
+        let red = cx.picture("red", "one pixel", [1, 1, 3], &[255, 0, 0])?.warn("do not rely on this");
+        let item = GalleryItem { title: "row 0".to_owned(), note: String::new(), pictures: vec![red] };
+        let section = GallerySection { title: "wrong".to_owned(), items: vec![item] };
+        let gallery = Gallery { title: "rows".to_owned(), sections: vec![section] };
+        Ok(Findings::from(vec![cx.finding("x", "X").evidence(grey).evidence(gallery).done()]))
+    };
+    let folder = std::env::temp_dir().join(format!("netproof-pictures-{}", std::process::id()));
+    let store = RunFolder::open(&folder).unwrap();
+    let subject = subject(data(features(4, 4), vec![0, 1, 2, 0])).unwrap();
+    let audit = |store| run(&subject, &plan(&CARD, draw), store, &Silent).unwrap();
+    let without = audit(None);
+    let first = audit(Some(&store));
+    assert_eq!(without.digest, first.digest, "findings do not depend on the folder");
+    let shown = store.pictures(&first, 1 << 20);
+    let pictures: Vec<_> = first.findings[0].evidence.iter().flat_map(Evidence::pictures).collect();
+    assert_eq!((shown.len(), pictures.len()), (2, 2));
+    assert!(shown.values().all(|bytes| bytes.starts_with(b"\x89PNG")));
+    assert_eq!((pictures[0].width, pictures[0].height), (2, 1));
+    assert_eq!(store.pictures(&first, shown[&pictures[0].file].len()).len(), 1, "the bound holds");
+
+    assert_eq!(audit(Some(&store)).clock.reused, ["stub"]);
+    std::fs::write(folder.join(&pictures[1].file), b"cut").unwrap();
+    assert_eq!(store.pictures(&first, 1 << 20).len(), 1, "a changed picture is not shown");
+    assert!(audit(Some(&store)).clock.reused.is_empty(), "its finding is not taken over");
+    assert_eq!(store.pictures(&first, 1 << 20).len(), 2);
+    assert_eq!(RUNS.load(Ordering::SeqCst), 3);
+
+    let mut hostile = first.clone();
+    std::fs::write(folder.join("secret"), b"secret").unwrap();
+    for file in ["secret", "../secret", "pictures/../secret", "/etc/passwd"] {
+        if let Some(Evidence::Image(p)) = hostile.findings[0].evidence.first_mut() {
+            p.file = file.to_owned();
+        }
+        assert_eq!(store.pictures(&hostile, 1 << 20).len(), 1, "{file}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn pixels_that_are_no_picture_are_refused() {
+    let wrong: Body = |_, cx| {
+        for (size, n) in [([0, 1, 1], 0), ([1, 1, 2], 2), ([2, 2, 1], 3), ([1, 5000, 1], 5000), ([usize::MAX, 2, 1], 0)]
+        {
+            let error = cx.picture("t", "a", size, &vec![0; n]).unwrap_err().to_string();
+            assert!(error.contains("from 1 to 4096"), "{error}");
+        }
+        Ok(Findings::from(vec![cx.finding("fine", "Fine").done()]))
+    };
+    assert_eq!(verdict(&plan(&CARD, wrong)).0, Verdict::Pass);
 }

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::Comparison;
+
 /// What stands behind a finding. Aggregates and row ids only, never raw personal data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -9,17 +11,10 @@ pub enum Evidence {
     Table(Table),
     /// A plot as its data series; the report draws it.
     Plot(Plot),
-    /// A picture that the check wrote into the run folder.
-    Image {
-        /// What the picture shows.
-        title: String,
-        /// Path relative to the run folder.
-        file: String,
-        /// SHA-256 of the file, lower-case hexadecimal.
-        sha256: String,
-        /// Description for people who cannot see it.
-        alt: String,
-    },
+    /// A picture in the run folder.
+    Image(Picture),
+    /// Many pictures, one item per sample.
+    Gallery(Gallery),
     /// Rows of the data, by id.
     Rows {
         /// Why these rows.
@@ -27,6 +22,97 @@ pub enum Evidence {
         /// Row ids as the data source gives them.
         ids: Vec<u64>,
     },
+}
+
+impl Evidence {
+    /// Every picture that this evidence shows.
+    pub fn pictures(&self) -> Vec<&Picture> {
+        match self {
+            Self::Image(picture) => vec![picture],
+            Self::Gallery(g) => g.sections.iter().flat_map(|s| &s.items).flat_map(|i| &i.pictures).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl From<Table> for Evidence {
+    fn from(table: Table) -> Self {
+        Self::Table(table)
+    }
+}
+impl From<Plot> for Evidence {
+    fn from(plot: Plot) -> Self {
+        Self::Plot(plot)
+    }
+}
+impl From<Picture> for Evidence {
+    fn from(picture: Picture) -> Self {
+        Self::Image(picture)
+    }
+}
+impl From<Gallery> for Evidence {
+    fn from(gallery: Gallery) -> Self {
+        Self::Gallery(gallery)
+    }
+}
+
+/// A picture, which lies in the run folder under the hash of its content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Picture {
+    /// What the picture shows.
+    pub title: String,
+    /// Path relative to the run folder.
+    pub file: String,
+    /// SHA-256 of the file, lower-case hexadecimal.
+    pub sha256: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Description for people who cannot see it.
+    pub alt: String,
+    /// Why nobody may rely on this picture, such as a failed sanity check; shown across it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+impl Picture {
+    /// The same picture with a warning across it, such as `do not rely on this: it does not depend on the weights`.
+    #[must_use]
+    pub fn warn(mut self, why: impl Into<String>) -> Self {
+        self.warning = Some(why.into());
+        self
+    }
+}
+
+/// Pictures of many samples, in sections such as right, wrong and most uncertain predictions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gallery {
+    /// What the gallery shows.
+    pub title: String,
+    /// Sections in reading order.
+    pub sections: Vec<GallerySection>,
+}
+
+/// A part of a gallery.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GallerySection {
+    /// What its samples have in common, such as `Wrong predictions`.
+    pub title: String,
+    /// Samples in reading order.
+    pub items: Vec<GalleryItem>,
+}
+
+/// One sample of a gallery.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GalleryItem {
+    /// Names the sample, such as `row 17: Shirt, taken for Coat`.
+    pub title: String,
+    /// One line of detail, such as `confidence 0.51`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// Its pictures side by side: the input, then one per explanation.
+    pub pictures: Vec<Picture>,
 }
 
 /// A table with a header row.
@@ -165,6 +251,26 @@ pub enum PlotKind {
         columns: Vec<String>,
         /// Values, row by row.
         values: Vec<f64>,
+    },
+    /// Lines over `x`, the area between the first series (below) and the second (above) shaded: the truth lies there,
+    /// as between certified and attacked accuracy. Further series are plain lines.
+    Band,
+    /// How contributions add up, from `base` to the output: one series, its marks are steps with `y` as contribution and
+    /// `label` as name (`age = 39`), in reading order. The values are on the `x` axis.
+    Waterfall {
+        /// Where the sum starts, such as the mean output.
+        base: f64,
+    },
+    /// One row per series, its marks a swarm: `x` is the contribution, `y` the feature's own value, which sets the colour
+    /// from the lowest to the highest of its row (all equal: no colour).
+    Beeswarm,
+    /// Two aims at once: a series is one treatment, its marks the way from before to after, drawn as arrows. Marks that
+    /// no other series' last mark beats in both aims are joined as the front.
+    Pareto {
+        /// Which side of the horizontal axis is good.
+        x: Comparison,
+        /// Which side of the vertical axis is good.
+        y: Comparison,
     },
 }
 

@@ -8,7 +8,9 @@ mod finding;
 mod threat;
 
 pub use card::{Card, CardKind, Need, OptionDoc};
-pub use evidence::{Axis, Cell, Evidence, Mark, Plot, PlotKind, Series, Table};
+pub use evidence::{
+    Axis, Cell, Evidence, Gallery, GalleryItem, GallerySection, Mark, Picture, Plot, PlotKind, Series, Table,
+};
 pub use finding::{
     AuditDocument, Challenge, Clock, Comparison, Finding, Interval, Provenance, SCHEMA, Threshold, Verdict,
 };

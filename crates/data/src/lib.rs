@@ -49,4 +49,6 @@ pub use error::DataError;
 pub use options::{Limits, OnBadRow, OpenOptions, Scale, Task};
 pub use schema::{Column, ColumnKind, Group, LabelKind, Role};
 pub use split::{grouped_k_fold, k_fold, split};
-pub use write::{ParquetColumn, ParquetKind, ParquetValues, ParquetWriter, write_npz, write_parquet, write_png};
+pub use write::{
+    ParquetColumn, ParquetKind, ParquetValues, ParquetWriter, png_bytes, write_npz, write_parquet, write_png,
+};

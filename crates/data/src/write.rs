@@ -25,15 +25,30 @@ use crate::{DataError, Dataset, LabelKind, Labels, npy, zip};
 /// The file cannot be written, what was there before is untouched; or the pixels are no such picture.
 pub fn write_png(path: &Path, size: [usize; 3], pixels: &[u8]) -> Result<(), DataError> {
     let partial = Partial::create(path)?;
-    let fail = |e: png::EncodingError| DataError::write(path)(std::io::Error::other(e));
+    encode_png(BufWriter::new(partial.file().map_err(DataError::write(path))?), size, pixels)
+        .map_err(DataError::write(path))?;
+    partial.complete()
+}
+
+/// The bytes of a PNG file; the same picture gives the same bytes.
+/// # Shapes
+/// As for [`write_png`].
+/// # Errors
+/// The pixels are no such picture.
+pub fn png_bytes(size: [usize; 3], pixels: &[u8]) -> Result<Vec<u8>, DataError> {
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, size, pixels).map_err(DataError::write(Path::new("a picture")))?;
+    Ok(bytes)
+}
+
+fn encode_png(out: impl std::io::Write, size: [usize; 3], pixels: &[u8]) -> std::io::Result<()> {
     let [width, height, channels] = size.map(|n| u32::try_from(n).unwrap_or(0));
-    let mut encoder = png::Encoder::new(BufWriter::new(partial.file().map_err(DataError::write(path))?), width, height);
+    let mut encoder = png::Encoder::new(out, width, height);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_color(if channels == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
-    let mut writer = encoder.write_header().map_err(fail)?;
-    writer.write_image_data(pixels).map_err(fail)?;
-    writer.finish().map_err(fail)?;
-    partial.complete()
+    let mut writer = encoder.write_header().map_err(std::io::Error::other)?;
+    writer.write_image_data(pixels).map_err(std::io::Error::other)?;
+    writer.finish().map_err(std::io::Error::other)
 }
 
 /// Writes arrays as a compressed NPZ archive that NumPy reads without pickles. Replaces an existing file.

@@ -2,6 +2,7 @@
 
 mod evidence;
 mod finding;
+mod gallery;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,9 @@ pub(crate) const LONG: usize = 8000;
 pub(crate) const SHORT: usize = 300;
 /// Smallest bound of the page: everything but the findings fits into it, however long the user's texts are.
 const LEAST: usize = 3 << 20;
+
+/// Most bytes of pictures to hand to a page of the usual size; embedded they take a third more.
+pub const PICTURE_BYTES: usize = 2_400_000;
 
 /// What the page needs beyond the document.
 #[derive(Debug, Clone)]

@@ -52,8 +52,13 @@ fn bad_evidence(e: &Evidence) -> bool {
         Evidence::Table(t) => t.rows.iter().flatten().any(|c| matches!(c, Cell::Number(v) if bad(*v))),
         Evidence::Plot(p) => {
             let matrix = matches!(&p.plot, PlotKind::Matrix { values, .. } if values.iter().any(|v| bad(*v)));
+            let base = matches!(p.plot, PlotKind::Waterfall { base } if bad(base));
             let ranges = [p.x.range, p.y.range].into_iter().flatten().any(|(a, b)| bad(a) || bad(b));
-            matrix || ranges || p.reference.is_some_and(bad) || p.series.iter().any(|s| s.marks.iter().any(bad_mark))
+            matrix
+                || base
+                || ranges
+                || p.reference.is_some_and(bad)
+                || p.series.iter().any(|s| s.marks.iter().any(bad_mark))
         }
         _ => false,
     }

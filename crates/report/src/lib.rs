@@ -17,7 +17,7 @@ mod sarif;
 mod summary;
 
 pub use error::ReportError;
-pub use html::{HtmlOptions, render_html};
+pub use html::{HtmlOptions, PICTURE_BYTES, render_html};
 pub use json::to_json;
 pub use junit::to_junit;
 pub use sarif::to_sarif;

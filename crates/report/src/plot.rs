@@ -1,13 +1,17 @@
 //! Plots as inline SVG: drawn from data series, coloured by the page's style, readable without it.
 
 mod axis;
+mod band;
 mod bars;
+mod beeswarm;
 mod frame;
 mod lines;
 mod matrix;
+mod pareto;
 mod reliability;
 mod strip;
 mod svg;
+mod waterfall;
 
 use netproof_core::{Plot, PlotKind};
 
@@ -49,6 +53,10 @@ pub(crate) fn draw(plot: &Plot, id: &str) -> Drawing {
         PlotKind::Forest => bars::draw(plot, id, true),
         PlotKind::Reliability => reliability::draw(plot, id),
         PlotKind::Matrix { rows, columns, values } => matrix::draw(plot, id, rows, columns, values),
+        PlotKind::Band => band::draw(plot, id),
+        PlotKind::Waterfall { base } => waterfall::draw(plot, id, *base),
+        PlotKind::Beeswarm => beeswarm::draw(plot, id),
+        PlotKind::Pareto { x, y } => pareto::draw(plot, id, *x, *y),
         // A kind that this version cannot draw still shows its numbers.
         _ => lines::draw(plot, id, false),
     }
@@ -56,7 +64,7 @@ pub(crate) fn draw(plot: &Plot, id: &str) -> Drawing {
 
 #[cfg(test)]
 mod tests {
-    use netproof_core::{Axis, Mark, Series};
+    use netproof_core::{Axis, Comparison, Mark, Series};
 
     use super::*;
 
@@ -77,7 +85,10 @@ mod tests {
 
     fn kinds() -> Vec<PlotKind> {
         let matrix = PlotKind::Matrix { rows: vec!["a".into()], columns: vec!["b".into()], values: vec![f64::NAN] };
-        vec![PlotKind::Lines, PlotKind::Points, PlotKind::Bars, PlotKind::Forest, PlotKind::Reliability, matrix]
+        let mut all = vec![PlotKind::Lines, PlotKind::Points, PlotKind::Bars, PlotKind::Forest, PlotKind::Beeswarm];
+        all.extend([PlotKind::Band, PlotKind::Pareto { x: Comparison::AtLeast, y: Comparison::AtMost }]);
+        all.extend([PlotKind::Reliability, PlotKind::Waterfall { base: f64::NAN }, matrix]);
+        all
     }
 
     #[test]
@@ -112,7 +123,7 @@ mod tests {
     #[test]
     fn large_plots_are_thinned_and_say_so() {
         let marks: Vec<Mark> = (0..10_000).map(|i| mark(f64::from(i), f64::from(i * 7919 % 1000))).collect();
-        for kind in kinds().into_iter().take(4) {
+        for kind in kinds().into_iter().take(7) {
             let d = draw(&plot(kind.clone(), marks.clone()), "p");
             assert!(d.svg.len() < 200_000, "{kind:?}: {}", d.svg.len());
             assert!(d.notes.iter().any(|n| n.starts_with("Drawn: ")), "{kind:?}");

@@ -5,7 +5,9 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{CARDS, HOSTILE, document, finding, well_formed};
-use netproof_core::{Cell, Challenge, Evidence, Mark, Plot, PlotKind, Table, Verdict};
+use netproof_core::{
+    Cell, Challenge, Evidence, Gallery, GalleryItem, GallerySection, Mark, Picture, Plot, PlotKind, Table, Verdict,
+};
 use netproof_report::{HtmlOptions, render_html};
 
 const VOID: [&str; 4] = ["meta", "img", "br", "link"];
@@ -151,19 +153,50 @@ fn a_huge_document_stays_small_and_says_what_is_left_out() {
 #[test]
 fn pictures_are_embedded_only_as_png_or_jpeg() {
     let mut d = document();
-    let image = |file: &str| Evidence::Image {
+    let picture = |file: &str| Picture {
         title: "t".into(),
         file: file.into(),
         sha256: "c".repeat(64),
+        width: 28,
+        height: 14,
         alt: "what it shows".into(),
+        warning: None,
     };
+    let image = |file: &str| Evidence::Image(picture(file));
     d.findings[0].evidence = vec![image("a.png"), image("b.svg"), image("missing.png")];
     let images: BTreeMap<String, Vec<u8>> =
         [("a.png".to_owned(), b"\x89PNG\r\n\x1a\n".to_vec()), ("b.svg".to_owned(), b"<svg onload=alert(1)>".to_vec())]
             .into();
     let html = render_html(&d, &[], &HtmlOptions { images, ..HtmlOptions::default() });
-    assert_eq!(html.matches("<img alt=\"what it shows\" src=\"data:image/png;base64,iVBORw0KGgo=\">").count(), 1);
-    assert_eq!(html.matches("<img ").count(), 1);
+    let whole = "<img class=\"px\" alt=\"what it shows\" width=\"336\" height=\"168\" \
+                 src=\"data:image/png;base64,iVBORw0KGgo=\">";
+    assert_eq!((html.matches(whole).count(), html.matches("<img ").count()), (1, 1));
+}
+
+#[test]
+fn galleries_show_their_warnings_and_count_what_is_missing() {
+    let mut d = document();
+    let item = |file: &str, warning: Option<&str>| {
+        let picture = Picture { file: file.into(), warning: warning.map(str::to_owned), ..Picture::default() };
+        GalleryItem { title: format!("row {file}"), note: String::new(), pictures: vec![picture] }
+    };
+    let section = |title: &str, items| GallerySection { title: title.into(), items };
+    let why = "it does not depend on the weights";
+    let wrong = section("Wrong", vec![item("a.png", None), item("b.png", Some(why)), item("c.png", None)]);
+    let right = section("Right", (0..100).map(|_| item("a.png", None)).collect());
+    let gallery = Gallery { title: "Predictions".into(), sections: vec![wrong, right, section("Unsure", vec![])] };
+    d.findings = vec![finding("a/b", Verdict::Pass)];
+    d.clock.findings.clear();
+    d.findings[0].evidence = vec![gallery.into()];
+    let png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let images: BTreeMap<String, Vec<u8>> = [("a.png".to_owned(), png.clone()), ("b.png".to_owned(), png)].into();
+    let html = render_html(&d, &[], &HtmlOptions { images, ..HtmlOptions::default() });
+    well_formed(&html, &VOID);
+    assert_eq!(html.matches(">Do not rely on this</span>").count(), 1);
+    assert_eq!(html.matches(&format!("<p class=\"why\">{why}</p>")).count(), 1);
+    assert_eq!(html.matches("<img ").count(), 2 + 60);
+    assert!(html.contains("Shown: 60 of 100 samples") && html.contains("1 of 103 pictures are not in this page"));
+    assert!(html.contains("<h4>Unsure</h4>\n<p class=\"note\">None.</p>"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use clap::Args;
 use netproof_audit::{Plan, Policy, RunFolder, has_concern, run, select};
 use netproof_challenges::{CHECKS, cards};
-use netproof_report::{HtmlOptions, SummaryOptions, render_html, summary, to_json, to_junit, to_sarif};
+use netproof_report::{HtmlOptions, PICTURE_BYTES, SummaryOptions, render_html, summary, to_json, to_junit, to_sarif};
 use netproof_stats::Level;
 
 use crate::args::{SubjectArgs, duration};
@@ -79,7 +79,9 @@ impl Audit {
         let document = run(&loaded.subject, &plan, Some(&folder), &Terminal::default())?;
         let json = to_json(&document)?;
         let command = std::env::args().collect::<Vec<_>>().join(" ");
-        let html = render_html(&document, &cards(), &HtmlOptions { command: Some(command), ..HtmlOptions::default() });
+        let images = folder.pictures(&document, PICTURE_BYTES);
+        let options = HtmlOptions { command: Some(command), images, ..HtmlOptions::default() };
+        let html = render_html(&document, &cards(), &options);
         folder.write("junit.xml", to_junit(&document).as_bytes())?;
         folder.write("results.sarif", to_sarif(&document, &cards()).as_bytes())?;
         let files = vec![

@@ -2,8 +2,7 @@
 
 use netproof_core::{Cell, Evidence, Plot, PlotKind, Table};
 
-use super::{Page, SHORT};
-use crate::csp::base64;
+use super::{Page, SHORT, gallery};
 use crate::escape::{html as esc, shorten};
 use crate::number::{MISSING, column_decimals, count, fixed, plain};
 use crate::plot;
@@ -26,7 +25,8 @@ pub(super) fn render(page: &Page<'_>, evidence: &[Evidence], plots: &mut usize) 
             Evidence::Plot(p) => figure(p, plots, &mut out),
             Evidence::Table(t) => table(page, t, &mut out),
             Evidence::Rows { title, ids } => rows(page, title, ids, &mut out),
-            Evidence::Image { title, file, sha256, alt } => image(page, [title, file, sha256, alt], &mut out),
+            Evidence::Image(picture) => gallery::image(page, picture, &mut out),
+            Evidence::Gallery(g) => gallery::render(page, g, &mut out),
             _ => out.push_str(
                 "<p class=\"note\">Evidence of a kind that this page cannot show; it is in audit.json.</p>\n",
             ),
@@ -233,28 +233,4 @@ fn rows(page: &Page<'_>, title: &str, ids: &[u64], out: &mut String) {
         ));
     }
     out.push_str("</div>\n");
-}
-
-fn image(page: &Page<'_>, [title, file, sha256, alt]: [&str; 4], out: &mut String) {
-    out.push_str(&format!("<figure class=\"chart\">\n<figcaption>{}</figcaption>\n", esc(&shorten(title, SHORT))));
-    let bytes = page.options.images.get(file);
-    let kind = bytes.and_then(|b| match b.as_slice() {
-        [0x89, b'P', b'N', b'G', ..] => Some("png"),
-        [0xff, 0xd8, 0xff, ..] => Some("jpeg"),
-        _ => None,
-    });
-    if let (Some(bytes), Some(kind)) = (bytes, kind) {
-        out.push_str(&format!(
-            "<img alt=\"{}\" src=\"data:image/{kind};base64,{}\">\n",
-            esc(&shorten(alt, 1000)),
-            base64(bytes)
-        ));
-    } else {
-        out.push_str(&format!("<p>{}</p>\n", esc(&shorten(alt, 1000))));
-    }
-    out.push_str(&format!(
-        "<p class=\"note\">File <code>{}</code>, SHA-256 <code>{}</code></p>\n</figure>\n",
-        esc(&shorten(file, SHORT)),
-        esc(&shorten(sha256, 80))
-    ));
 }

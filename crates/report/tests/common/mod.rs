@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use netproof_core::{
-    AuditDocument, Axis, Card, CardKind, Cell, Challenge, Clock, Comparison, Evidence, Finding, Interval, Mark, Plot,
-    PlotKind, Provenance, SCHEMA, Series, Table, Threshold, Verdict,
+    AuditDocument, Axis, Card, CardKind, Cell, Challenge, Clock, Comparison, Evidence, Finding, Gallery, GalleryItem,
+    GallerySection, Interval, Mark, Picture, Plot, PlotKind, Provenance, SCHEMA, Series, Table, Threshold, Verdict,
 };
 
 /// Markup, quotes, a control character, an override that reorders, and a name without a break.
@@ -54,7 +54,9 @@ pub(crate) fn finding(id: &str, verdict: Verdict) -> Finding {
 fn evidence() -> Vec<Evidence> {
     let mark = Mark { x: Some(0.5), y: 0.5, low: Some(0.4), high: Some(0.6), n: Some(9), label: Some(HOSTILE.into()) };
     let matrix = PlotKind::Matrix { rows: vec![HOSTILE.into()], columns: vec!["b".into()], values: vec![3.0] };
-    let kinds = [PlotKind::Lines, PlotKind::Points, PlotKind::Bars, PlotKind::Forest, PlotKind::Reliability, matrix];
+    let mut kinds = vec![PlotKind::Lines, PlotKind::Points, PlotKind::Bars, PlotKind::Forest, PlotKind::Reliability];
+    kinds.extend([matrix, PlotKind::Band, PlotKind::Beeswarm, PlotKind::Waterfall { base: 0.25 }]);
+    kinds.push(PlotKind::Pareto { x: Comparison::AtLeast, y: Comparison::AtMost });
     let mut all: Vec<Evidence> = kinds
         .into_iter()
         .map(|plot| {
@@ -76,12 +78,19 @@ fn evidence() -> Vec<Evidence> {
         columns: vec![HOSTILE.into(), "n".into(), "x".into(), "y".into()],
         rows: vec![vec![Cell::Text(HOSTILE.into()), Cell::Count(3), Cell::Number(0.5), Cell::Missing]],
     }));
-    all.push(Evidence::Image {
+    let picture = Picture {
         title: HOSTILE.into(),
         file: HOSTILE.into(),
         sha256: "c".repeat(64),
+        width: 28,
+        height: 28,
         alt: HOSTILE.into(),
-    });
+        warning: Some(HOSTILE.into()),
+    };
+    all.push(picture.clone().into());
+    let item = GalleryItem { title: HOSTILE.into(), note: HOSTILE.into(), pictures: vec![picture] };
+    let section = GallerySection { title: HOSTILE.into(), items: vec![item] };
+    all.push(Gallery { title: HOSTILE.into(), sections: vec![section] }.into());
     all.push(Evidence::Rows { title: HOSTILE.into(), ids: vec![1, 2] });
     all
 }
