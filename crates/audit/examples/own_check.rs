@@ -60,6 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 0,
         level: Level::P95,
         budget: None,
+        may_train: false,
         policy: Policy::default(),
         tool: "example".to_owned(),
     };

@@ -4,14 +4,13 @@ use std::time::Instant;
 
 use netproof_core::{Card, Finding, Picture, Provenance};
 use netproof_data::png_bytes;
-use netproof_graph::Model;
 use netproof_stats::Level;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::progress::Progress;
 use crate::store::picture_file;
-use crate::{AuditError, Draft, RunFolder, Subject};
+use crate::{AuditError, Draft, Remedy, RunFolder, Subject};
 
 /// Most pixels of a picture along one side.
 pub const PICTURE_SIDE: usize = 4096;
@@ -20,12 +19,12 @@ pub const PICTURE_SIDE: usize = 4096;
 pub trait Check: Send + Sync {
     /// The findings. An error becomes one failed finding, so a check reports what it can before it gives up.
     fn run(&self, subject: &Subject, cx: &Context<'_>) -> Result<Findings, AuditError>;
-}
 
-/// Changes a network in answer to findings and proves the change by measuring again.
-pub trait Remedy: Send + Sync {
-    /// The treated network, and what was measured before and after on rows that the treatment has not seen.
-    fn treat(&self, subject: &Subject, cx: &Context<'_>) -> Result<Treatment, AuditError>;
+    /// Whether what it finds depends on how the network is trained: then the recipe, and whether it may retrain, are part
+    /// of the key of its findings.
+    fn retrains(&self) -> bool {
+        false
+    }
 }
 
 /// What a check found.
@@ -43,15 +42,6 @@ impl From<Vec<Finding>> for Findings {
     }
 }
 
-/// What a remedy did.
-#[derive(Debug)]
-pub struct Treatment {
-    /// The treated network; `None` where treating it would not help.
-    pub model: Option<Model>,
-    /// The proof.
-    pub findings: Vec<Finding>,
-}
-
 /// What a method may know about the run.
 pub struct Context<'a> {
     /// The method's card.
@@ -64,9 +54,11 @@ pub struct Context<'a> {
     pub progress: &'a dyn Progress,
     /// When the work must be over.
     pub deadline: Option<Instant>,
-    pub(crate) provenance: Provenance,
-    /// Where pictures go; without it they are only named.
+    /// Whether networks may be trained, which takes minutes.
+    pub may_train: bool,
+    /// Where pictures and trained networks go; without it pictures are only named.
     pub(crate) folder: Option<&'a RunFolder>,
+    pub(crate) provenance: Provenance,
 }
 
 impl<'a> Context<'a> {

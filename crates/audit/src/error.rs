@@ -4,6 +4,7 @@ use netproof_data::DataError;
 use netproof_graph::GraphError;
 use netproof_stats::StatsError;
 use netproof_tensor::TensorError;
+use netproof_train::TrainError;
 
 /// Why an audit, or one check of it, cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum AuditError {
     /// A number that cannot be computed.
     #[error(transparent)]
     Stats(#[from] StatsError),
+    /// A training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// A tensor that cannot exist.
     #[error(transparent)]
     Tensor(#[from] TensorError),

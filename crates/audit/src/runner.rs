@@ -27,6 +27,8 @@ pub struct Plan {
     pub level: Level,
     /// Time for the whole audit; checks that do not fit are inconclusive.
     pub budget: Option<Duration>,
+    /// Whether checks may train networks, which takes minutes.
+    pub may_train: bool,
     /// What must hold.
     pub policy: Policy,
     /// Program and version, for the audit document.
@@ -52,8 +54,9 @@ pub fn run(
         level: plan.level,
         progress,
         deadline,
-        provenance: Provenance::default(),
+        may_train: false,
         folder: None,
+        provenance: Provenance::default(),
     };
     // Everything is kept under the hash of the data, so that reading them once has no time limit.
     let data = subject.data_facts(&subject_context(None))?;
@@ -61,10 +64,15 @@ pub fn run(
     let (test_hash, train_hash) = (text("sha256"), data.get("train_sha256").map(|_| text("train_sha256")));
     for configured in &plan.checks {
         let card = configured.card;
+        let training = subject.training().filter(|_| configured.method.retrains() && plan.may_train);
+        let options = match training {
+            Some(training) => format!("{} {}", configured.options, training.digest()),
+            None => configured.options.clone(),
+        };
         let key = Key {
             check: card.id,
             version: card.version,
-            options: &configured.options,
+            options: &options,
             model: subject.model_digest(),
             data: &test_hash,
             train: train_hash.as_deref(),
@@ -83,12 +91,14 @@ pub fn run(
         let provenance = Provenance {
             model: key.model.to_owned(),
             data: key.data.to_owned(),
-            options: hex(&Sha256::digest(&configured.options)),
+            options: hex(&Sha256::digest(&options)),
             version: card.version,
             seed: plan.seed,
             device: DEVICE.to_owned(),
         };
-        let cx = Context { card, seed: plan.seed, level: plan.level, progress, deadline, provenance, folder };
+        let may_train = plan.may_train;
+        let cx =
+            Context { card, seed: plan.seed, level: plan.level, progress, deadline, may_train, folder, provenance };
         let begun = Instant::now();
         let (found, lasting) = attempt(subject, configured, &cx);
         let stored = Stored::new(found, begun.elapsed().as_secs_f64());
@@ -128,7 +138,9 @@ static SUBJECT_CARD: Card = Card {
     options: &[],
 };
 
-/// A context for work on a subject outside an audit, such as a remedy; [`Context::with_folder`] keeps its pictures.
+/// A context for work on a subject outside an audit, such as a remedy.
+/// # Errors
+/// The data cannot be read.
 pub fn context<'a>(
     subject: &Subject,
     card: &'static Card,
@@ -137,10 +149,32 @@ pub fn context<'a>(
     level: Level,
     progress: &'a dyn Progress,
 ) -> Result<Context<'a>, AuditError> {
-    let mut cx =
-        Context { card, seed, level, progress, deadline: None, provenance: Provenance::default(), folder: None };
+    let how = Work { seed, level, deadline: None, may_train: true, folder: None };
+    work(subject, card, options, &how, progress)
+}
+
+/// How work outside an audit is done.
+pub(crate) struct Work<'a> {
+    pub(crate) seed: u64,
+    pub(crate) level: Level,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) may_train: bool,
+    pub(crate) folder: Option<&'a RunFolder>,
+}
+
+pub(crate) fn work<'a>(
+    subject: &Subject,
+    card: &'static Card,
+    options: &str,
+    how: &Work<'a>,
+    progress: &'a dyn Progress,
+) -> Result<Context<'a>, AuditError> {
+    let Work { seed, level, deadline, may_train, folder } = *how;
+    // Reading the data has no time limit, since everything is kept under their hash.
+    let none = Provenance::default();
+    let cx = Context { card, seed, level, progress, deadline: None, may_train, folder, provenance: none };
     let scan = subject.scan(Part::Test, &cx)?;
-    cx.provenance = Provenance {
+    let provenance = Provenance {
         model: subject.model_digest().to_owned(),
         data: scan.map(|s| s.content.clone()).unwrap_or_default(),
         options: hex(&Sha256::digest(options)),
@@ -148,7 +182,7 @@ pub fn context<'a>(
         seed,
         device: DEVICE.to_owned(),
     };
-    Ok(cx)
+    Ok(Context { deadline, provenance, ..cx })
 }
 
 /// The findings of one check, and whether they will be the same next time.
@@ -157,6 +191,12 @@ fn attempt(subject: &Subject, configured: &Configured<dyn Check>, cx: &Context<'
     if let Some(need) = missing_need(subject, configured.card) {
         let f = cx.finding("applicable", configured.card.title).verdict(Verdict::NotApplicable);
         return (only(f.explain(format!("This check needs {}, which this audit does not have.", need.name()))), true);
+    }
+    if configured.card.needs.contains(&Need::Training) && !cx.may_train {
+        let f = cx.finding("applicable", configured.card.title).verdict(Verdict::NotApplicable);
+        let text = "This check trains networks, which may take minutes: --retrain turns it on, or name it with --only. What \
+                    is trained is kept in the run folder, and --budget limits the time.";
+        return (only(f.explain(text)), false);
     }
     let out_of_time = || {
         let f = cx.finding("time", configured.card.title).verdict(Verdict::Inconclusive);
@@ -185,6 +225,7 @@ fn missing_need(subject: &Subject, card: &Card) -> Option<Need> {
         Need::Labels => matches!(labels, LabelKind::None),
         Need::Classifier => !matches!(labels, LabelKind::Classes { .. }) || subject.head() == Head::Value,
         Need::TrainData => subject.part(Part::Train).is_none(),
+        Need::Training => subject.training().is_none(),
         Need::Groups => subject.data().groups().is_empty(),
         _ => false,
     })

@@ -85,6 +85,13 @@ impl RunFolder {
         Ok(target)
     }
 
+    /// A folder under this one, made where it is not there.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, AuditError> {
+        let folder = self.path.join(name);
+        fs::create_dir_all(&folder).map_err(|e| io("make", &folder, e))?;
+        Ok(folder)
+    }
+
     fn file(&self, key: &Key<'_>) -> Result<PathBuf, AuditError> {
         let digest = Sha256::digest(format!("{LAYOUT}\n{}", serde_json::to_string(key)?));
         let short: String = digest.iter().take(16).map(|b| format!("{b:02x}")).collect();

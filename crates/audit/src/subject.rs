@@ -7,10 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use netproof_data::{Dataset, LabelKind};
 use netproof_graph::{Dim, Model};
 use netproof_tensor::Tensor;
+use netproof_train::Record;
 use serde_json::json;
 
 use crate::outputs::Collector;
-use crate::{AuditError, Context, Head, Outputs, Scan};
+use crate::{AuditError, Context, Head, Outputs, Scan, Training};
 
 /// Rows per forward pass, unless the file fixes them.
 const BATCH: usize = 128;
@@ -35,6 +36,8 @@ pub struct Subject {
     head: Head,
     data: Dataset,
     train: Option<Dataset>,
+    training: Option<Training>,
+    record: Option<Record>,
     caches: [Cache; 2],
 }
 
@@ -81,7 +84,62 @@ impl Subject {
         let head = find_head(&model, &data)?;
         let model_digest = model.sha256()?;
         let model_name = model_name.into();
-        Ok(Self { model, model_name, model_digest, head, data, train, caches: Default::default() })
+        Ok(Self {
+            model,
+            model_name,
+            model_digest,
+            head,
+            data,
+            train,
+            training: None,
+            record: None,
+            caches: Default::default(),
+        })
+    }
+
+    /// The subject with what is known about how its network is trained.
+    #[must_use]
+    pub fn with_training(self, training: Option<Training>) -> Self {
+        Self { training, ..self }
+    }
+
+    /// The subject with the record of the training that gave its network. A record of another network is dropped.
+    #[must_use]
+    pub fn with_record(self, record: Option<Record>) -> Self {
+        let record = record.filter(|r| r.result_sha256 == self.model_digest);
+        Self { record, ..self }
+    }
+
+    /// How the network is trained, where that is known.
+    pub fn training(&self) -> Option<&Training> {
+        self.training.as_ref()
+    }
+
+    /// The record of the training that gave this network.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// Another network with the same rows.
+    /// # Errors
+    /// See [`Subject::new`].
+    pub fn with_model(&self, model: Model) -> Result<Self, AuditError> {
+        let own = Self::new(model, self.model_name.clone(), self.data.clone(), self.train.clone())?;
+        Ok(own.with_training(self.training.clone()))
+    }
+
+    /// The same network with other rows under audit.
+    /// # Errors
+    /// See [`Subject::new`].
+    pub fn with_data(&self, data: Dataset) -> Result<Self, AuditError> {
+        let model = Model::from_file(self.model.to_file()?)?;
+        let own = Self::new(model, self.model_name.clone(), data, self.train.clone())?;
+        Ok(Self { record: self.record.clone(), ..own.with_training(self.training.clone()) })
+    }
+
+    /// Name of the network.
+    pub fn model_name(&self) -> &str {
+        &self.model_name
     }
 
     /// The network.

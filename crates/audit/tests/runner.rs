@@ -53,6 +53,7 @@ fn plan(card: &'static Card, body: Body) -> Plan {
         seed: 0,
         level: Level::P95,
         budget: None,
+        may_train: false,
         policy: Policy::default(),
         tool: "test".to_owned(),
     }

@@ -7,16 +7,25 @@
 mod ascent;
 pub mod attack;
 pub mod attacks;
+pub mod certifier;
+pub(crate) mod checks;
 #[cfg(test)]
 mod conformance;
+pub(crate) mod defences;
 mod error;
 pub mod harness;
+mod hyperplane;
 pub mod loss;
+pub mod masking;
 pub mod oracle;
 pub mod projection;
+pub mod protocol;
+pub mod protocols;
+pub mod report;
 mod rows;
 #[cfg(test)]
 pub(crate) mod test_support;
+pub mod verify;
 pub mod victim;
 
 pub use error::AttackError;

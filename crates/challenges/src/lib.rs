@@ -7,8 +7,8 @@ pub mod interpretability;
 mod overfitting;
 mod shared;
 
-use netproof_audit::{Checks, Entry, Remedies, check, remedy};
-use netproof_core::Card;
+use netproof_audit::{Aim, Checks, Entry, Goal, Remedies, check, remedy};
+use netproof_core::{Card, Comparison};
 use netproof_train::{GradientRule, Registry};
 
 /// All checks, in the order in which an audit runs them.
@@ -20,22 +20,76 @@ pub static CHECKS: Checks = &[
         card: &overfitting::generalisation_gap::CARD,
         build: check::<overfitting::generalisation_gap::GeneralisationGap>,
     },
+    Entry { card: &overfitting::learning_curves::CARD, build: check::<overfitting::learning_curves::LearningCurves> },
+    Entry { card: &overfitting::memorisation::CARD, build: check::<overfitting::memorisation::Memorisation> },
+    Entry { card: &overfitting::capacity::CARD, build: check::<overfitting::capacity::Capacity> },
+    Entry { card: &overfitting::sample_size::CARD, build: check::<overfitting::sample_size::SampleSize> },
+    Entry { card: &overfitting::seed_variance::CARD, build: check::<overfitting::seed_variance::SeedVariance> },
     Entry { card: &compute::compute_cost::CARD, build: check::<compute::compute_cost::ComputeCost> },
+    Entry {
+        card: &adversarial::checks::robust_accuracy::CARD,
+        build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
+    },
+    Entry {
+        card: &adversarial::checks::gradient_masking::CARD,
+        build: check::<adversarial::checks::gradient_masking::GradientMasking>,
+    },
+    Entry {
+        card: &adversarial::checks::autoattack::CARD,
+        build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
+    },
 ];
 
-/// All remedies.
-pub static REMEDIES: Remedies = &[Entry {
-    card: &overfitting::temperature_scaling::CARD,
-    build: remedy::<overfitting::temperature_scaling::TemperatureScaling>,
-}];
+/// All remedies, in the order in which a repair tries them.
+pub static REMEDIES: Remedies = &[
+    Entry {
+        card: &overfitting::temperature_scaling::CARD,
+        build: remedy::<overfitting::temperature_scaling::TemperatureScaling>,
+    },
+    Entry { card: &overfitting::early_stopping::CARD, build: remedy::<overfitting::early_stopping::EarlyStopping> },
+    Entry { card: &overfitting::augmentation::CARD, build: remedy::<overfitting::augmentation::Augmentation> },
+    Entry { card: &overfitting::dropout::CARD, build: remedy::<overfitting::dropout::Dropout> },
+    Entry { card: &overfitting::weight_decay::CARD, build: remedy::<overfitting::weight_decay::WeightDecay> },
+    Entry { card: &overfitting::label_smoothing::CARD, build: remedy::<overfitting::label_smoothing::LabelSmoothing> },
+    Entry { card: &overfitting::smaller_model::CARD, build: remedy::<overfitting::smaller_model::SmallerModel> },
+    Entry { card: &overfitting::l1::CARD, build: remedy::<overfitting::l1::L1> },
+    Entry { card: &overfitting::ensemble::CARD, build: remedy::<overfitting::ensemble::Ensemble> },
+];
+
+/// What a repair can be for. A metric that decides must be one that cannot be had by answering worse elsewhere.
+pub static GOALS: &[Goal] = &[
+    Goal {
+        id: "overfitting",
+        title: "Right on rows that it has not seen",
+        checks: &["generalisation-gap", "memorisation", "learning-curves", "capacity"],
+        aims: QUALITY,
+    },
+    Goal {
+        id: "calibrated",
+        title: "As sure as it is right",
+        checks: &["calibration"],
+        aims: &[Aim { check: "performance", metric: "log_loss", better: Comparison::AtMost }],
+    },
+];
+
+/// What no repair may cost more of than is tolerated.
+pub static QUALITY: &[Aim] = &[
+    Aim { check: "performance", metric: "accuracy", better: Comparison::AtLeast },
+    Aim { check: "performance", metric: "mae", better: Comparison::AtMost },
+];
 
 /// Cards of everything that is registered, checks first.
 pub fn cards() -> Vec<Card> {
     let checks = CHECKS.iter().map(|e| *e.card);
     let remedies = REMEDIES.iter().map(|e| *e.card);
-    let attacks = adversarial::attacks::ATTACKS.iter().map(|e| *e.card);
+    let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
     checks.chain(remedies).chain(attacks).chain(explanations).collect()
+}
+
+/// Certificates, cheapest first, for evaluations by attacks.
+pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
+    Vec::new()
 }
 
 /// Gradient rules of the challenges, for recipes.
@@ -45,5 +99,6 @@ pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
 pub fn training_registry() -> Registry {
     let mut registry = Registry::default();
     registry.rules.add(GRADIENT_RULES);
+    registry.rules.add(adversarial::defences::training::RULES);
     registry
 }

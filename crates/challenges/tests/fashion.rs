@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use netproof_audit::{Plan, Policy, Silent, Subject, context, run, select};
-use netproof_challenges::{CHECKS, REMEDIES};
+use netproof_audit::repair::{Judgement, Settings, goals_of, prepare};
+use netproof_audit::{Plan, Policy, RunFolder, Silent, Subject, run, select};
+use netproof_challenges::{CHECKS, GOALS, QUALITY, REMEDIES};
 use netproof_core::{AuditDocument, Finding, Verdict};
 use netproof_data::{Dataset, OpenOptions};
 use netproof_graph::Model;
@@ -29,6 +30,7 @@ fn audit(subject: &Subject, only: &[&str]) -> AuditDocument {
         seed: 0,
         level: Level::P95,
         budget: None,
+        may_train: false,
         policy: Policy::default(),
         tool: "test".to_owned(),
     };
@@ -81,17 +83,60 @@ fn temperature_scaling_repairs_a_network_that_is_too_sure() {
     // Dividing by 0.4 makes the network overconfident on purpose.
     let sharp = network().scale_logits(0.4).unwrap();
     let subject = Subject::new(sharp, "sharp", images(), None).unwrap();
-    assert_eq!(metric(&audit(&subject, &["calibration"]), "ece").verdict, Verdict::Concern);
-    let remedy = &select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap()[0];
-    let cx = context(&subject, remedy.card, &remedy.options, 0, Level::P95, &Silent).unwrap();
-    let treatment = remedy.method.treat(&subject, &cx).unwrap();
-    assert_eq!(treatment.findings[0].verdict, Verdict::Pass, "{}", treatment.findings[0].explanation);
-    let change = treatment.findings[0].interval.as_ref().unwrap();
-    assert!(change.high < 0.0);
-    let repaired = Subject::new(treatment.model.unwrap(), "repaired", images(), None).unwrap();
-    let after = audit(&repaired, &["calibration"]);
-    assert!((metric(&after, "temperature").value.unwrap() - 1.0).abs() < 0.1);
-    assert_ne!(metric(&after, "ece").verdict, Verdict::Concern);
+    let found = audit(&subject, &["calibration"]).findings;
+    assert_eq!(found.iter().find(|f| f.metric.as_deref() == Some("ece")).unwrap().verdict, Verdict::Concern);
+    let goals = goals_of(&found, GOALS);
+    assert_eq!(goals.iter().map(|g| g.id).collect::<Vec<_>>(), ["calibrated"]);
+    let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
+    let plan = |only: &[&str]| Plan {
+        checks: select(
+            "check",
+            CHECKS,
+            &only.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(),
+            &[],
+            &toml::Table::new(),
+        )
+        .unwrap(),
+        seed: 0,
+        level: Level::P95,
+        budget: None,
+        may_train: false,
+        policy: Policy::default(),
+        tool: "test".to_owned(),
+    };
+    let (measure, proof) = (plan(&["performance"]), plan(&["performance", "calibration"]));
+    let settings = Settings {
+        goals,
+        guards: QUALITY,
+        remedies: &remedies,
+        measure: &measure,
+        audit: &proof,
+        choose: 0.5,
+        tolerance: 0.05,
+        budget: None,
+        seed: 0,
+        level: Level::P95,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::open(folder.path()).unwrap();
+    let prepared = prepare(&subject, &found, None, &settings, &Silent).unwrap();
+    assert_eq!(prepared.summary().rows, [0, 1000, 1000]);
+    let outcome = prepared.carry_out(&run, &Silent).unwrap();
+    let change = outcome.changes.iter().find(|c| c.metric == "log_loss").unwrap();
+    assert!(change.change.interval.unwrap().high < 0.0 && change.judgement == Judgement::Better, "{change}");
+    let ece = outcome.changes.iter().find(|c| c.metric == "ece").unwrap();
+    assert_eq!(ece.judgement, Judgement::Better, "{ece}");
+    // Dividing logits changes no answer.
+    let accuracy = outcome.changes.iter().find(|c| c.metric == "accuracy").unwrap();
+    assert_eq!((accuracy.change.value, accuracy.judgement), (0.0, Judgement::Noise));
+    assert_eq!(outcome.findings[0].verdict, Verdict::Pass, "{}", outcome.findings[0].explanation);
+    let repaired = Subject::new(outcome.model.unwrap(), "repaired", images(), None).unwrap();
+    assert!((metric(&audit(&repaired, &["calibration"]), "temperature").value.unwrap() - 1.0).abs() < 0.1);
+    // The network is right as it was before; nothing helps it then, and nothing is given back.
+    let fine = Subject::new(network(), "fine", images(), None).unwrap();
+    let prepared = prepare(&fine, &[], None, &settings, &Silent).unwrap();
+    let outcome = prepared.carry_out(&run, &Silent).unwrap();
+    assert!(outcome.model.is_none() && outcome.findings[0].verdict == Verdict::Inconclusive);
 }
 
 #[test]
@@ -103,6 +148,7 @@ fn cost_is_what_the_layers_add_up_to() {
         seed: 0,
         level: Level::P95,
         budget: None,
+        may_train: false,
         policy: Policy::default(),
         tool: "test".to_owned(),
     };

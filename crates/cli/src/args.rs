@@ -1,19 +1,22 @@
 //! Arguments that several commands share, and what they become.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use netproof_audit::Subject;
+use netproof_audit::{Subject, Training};
+use netproof_challenges::training_registry;
 use netproof_data::{Dataset, OnBadRow, OpenOptions, Scale, Task};
 use netproof_graph::{Dim, Model};
-use serde::Deserialize;
+use netproof_train::{DataSection, Recipe, Record, ScaleName, TaskName};
+use serde::{Deserialize, Serialize};
 
-use crate::project::Project;
+use crate::project::{DataSection as ProjectData, Project};
 
 /// How data are read. In a project file the same names stand under `[data]` and `[train_data]`.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DataArgs {
     /// Columns or arrays that form the features [default: `x`; all other columns of a table].
@@ -39,7 +42,7 @@ pub(crate) struct DataArgs {
     pub(crate) on_bad_row: Option<BadRowArg>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ScaleArg {
     /// 8-bit images are divided by 255, all else is taken as it is.
@@ -50,7 +53,7 @@ pub(crate) enum ScaleArg {
     Unit,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TaskArg {
     /// Whole numbers and text are classes, floats are targets.
@@ -61,7 +64,7 @@ pub(crate) enum TaskArg {
     Regression,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BadRowArg {
     /// Stop at the first one.
@@ -109,6 +112,29 @@ impl DataArgs {
         };
         Dataset::open(spec, &options).with_context(|| format!("opening the data `{spec}`"))
     }
+
+    /// The same as the data section of a recipe.
+    fn section(&self, spec: &str, model: &Model) -> DataSection {
+        DataSection {
+            features: self.features.clone(),
+            label: self.label.clone(),
+            groups: self.groups.clone(),
+            class_names: self.class_names.clone(),
+            image_size: image_size(model),
+            scale: match self.scale {
+                None | Some(ScaleArg::Auto) => ScaleName::Auto,
+                Some(ScaleArg::None) => ScaleName::None,
+                Some(ScaleArg::Unit) => ScaleName::Unit,
+            },
+            task: match self.task {
+                None | Some(TaskArg::Auto) => TaskName::Auto,
+                Some(TaskArg::Classification) => TaskName::Classification,
+                Some(TaskArg::Regression) => TaskName::Regression,
+            },
+            skip_bad_rows: matches!(self.on_bad_row, Some(BadRowArg::Skip)),
+            ..DataSection::new(spec)
+        }
+    }
 }
 
 /// `[channels, height, width]`, where the network takes pictures of a fixed size.
@@ -122,8 +148,8 @@ fn image_size(model: &Model) -> Option<[usize; 3]> {
 /// A network and data, from flags or from a project file.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SubjectArgs {
-    /// The network (ONNX), or a project file (TOML) that names everything.
-    #[arg(value_name = "MODEL|PROJECT.toml")]
+    /// The network (ONNX), a project file (TOML) that names everything, or the run folder of an audit.
+    #[arg(value_name = "MODEL|PROJECT.toml|DIR")]
     pub(crate) model: PathBuf,
     /// Labelled data: .parquet, .csv[.gz], .npz, an IDX pair `images.gz:labels.gz`, or a folder of images.
     #[arg(long, value_name = "DATA")]
@@ -139,6 +165,9 @@ pub(crate) struct SubjectArgs {
     /// Standard deviation per channel that is divided by before the network.
     #[arg(long, value_delimiter = ',', value_name = "X,…", requires = "mean")]
     pub(crate) std: Option<Vec<f32>>,
+    /// How the network is trained (TOML, as for `netproof train`) [default: its graph from fresh weights].
+    #[arg(long, value_name = "RECIPE.toml")]
+    pub(crate) recipe: Option<PathBuf>,
     /// Use only the first N rows.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -160,14 +189,24 @@ pub(crate) struct Loaded {
     pub(crate) project: Project,
     pub(crate) seed: u64,
     pub(crate) options: toml::Table,
+    /// All of it as a project file, with whole paths.
+    pub(crate) resolved: Project,
 }
+
+/// The project file that an audit leaves in its run folder.
+pub(crate) const RUN_PROJECT: &str = "netproof.toml";
 
 impl SubjectArgs {
     pub(crate) fn load(self) -> anyhow::Result<Loaded> {
         ensure!(self.threads != Some(0), "--threads is 0, it must be at least 1");
         netproof_graph::start_threads(self.threads).context("starting threads")?;
-        let is_project = self.model.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
-        let project = if is_project { Project::read(&self.model)? } else { Project::default() };
+        let folder = self.model.is_dir().then(|| self.model.join(RUN_PROJECT));
+        if let Some(file) = folder.as_ref().filter(|f| !f.is_file()) {
+            bail!("{} is no run folder of an audit: it has no {}", self.model.display(), file.display());
+        }
+        let is_project = folder.is_some() || self.model.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+        let project_path = folder.as_ref().unwrap_or(&self.model);
+        let project = if is_project { Project::read(project_path)? } else { Project::default() };
         let model_path = match (&project.model, is_project) {
             (Some(path), _) => path.clone(),
             (None, true) => bail!("{} names no `model`", self.model.display()),
@@ -179,9 +218,10 @@ impl SubjectArgs {
         let reading = self.reading.clone().over(project.data.reading.clone());
         let mut model =
             Model::load(&model_path).with_context(|| format!("loading the network {}", model_path.display()))?;
-        let normalization = (self.mean.or_else(|| project.mean.clone()), self.std.or_else(|| project.std.clone()));
-        match normalization {
-            (Some(mean), Some(std)) => model = model.prepend_normalization(&mean, &std)?,
+        let record = record_beside(&model_path);
+        let (mean, std) = (self.mean.or_else(|| project.mean.clone()), self.std.or_else(|| project.std.clone()));
+        match (&mean, &std) {
+            (Some(mean), Some(std)) => model = model.prepend_normalization(mean, std)?,
             (None, None) => {}
             _ => bail!("mean and std belong together: give both or neither"),
         }
@@ -190,7 +230,23 @@ impl SubjectArgs {
         let train_spec = self.train_data.or_else(|| project.train_data.path.clone());
         let train_reading = self.reading.over(project.train_data.reading.clone()).over(project.data.reading.clone());
         let test = cut(reading.open(&data, &model)?);
-        let train = train_spec.map(|spec| train_reading.open(&spec, &model)).transpose()?;
+        let mut train = train_spec.as_ref().map(|spec| train_reading.open(spec, &model)).transpose()?;
+        let registry = Arc::new(training_registry());
+        let recipe_path = self.recipe.or_else(|| project.audit.recipe.clone());
+        let training = match &recipe_path {
+            Some(path) => {
+                let mut recipe = read_recipe(path, &registry)?;
+                match &train_spec {
+                    Some(spec) => recipe.data = train_reading.section(spec, &model),
+                    None => train = Some(recipe.data.open()?.0),
+                }
+                Some(Training::given(recipe, registry))
+            }
+            None => train.as_ref().zip(train_spec.as_ref()).map(|(rows, spec)| {
+                let section = train_reading.section(spec, &model);
+                Training::derived(&model_path.display().to_string(), section, rows, registry)
+            }),
+        };
         let name = file_name(&model_path);
         let stem = model_path.file_stem().map_or_else(|| "model".to_owned(), |s| s.to_string_lossy().into_owned());
         let mut options = project.checks.clone();
@@ -198,8 +254,38 @@ impl SubjectArgs {
             set(&mut options, setting)?;
         }
         let seed = self.seed.or(project.audit.seed).unwrap_or(0);
-        Ok(Loaded { subject: Subject::new(model, name, test, train)?, stem, project, seed, options })
+        let mut resolved = Project {
+            model: Some(model_path),
+            mean,
+            std,
+            data: ProjectData { path: Some(data), reading },
+            train_data: ProjectData { path: train_spec, reading: train_reading },
+            checks: options.clone(),
+            ..Project::default()
+        };
+        resolved.audit.limit = limit;
+        resolved.audit.seed = Some(seed);
+        resolved.audit.recipe = recipe_path;
+        resolved.make_absolute()?;
+        let subject = Subject::new(model, name, test, train)?.with_training(training).with_record(record);
+        Ok(Loaded { subject, stem, project, seed, options, resolved })
     }
+}
+
+/// The record that `netproof train` leaves beside a network.
+fn record_beside(model: &Path) -> Option<Record> {
+    serde_json::from_slice(&std::fs::read(model.with_extension("train.json")).ok()?).ok()
+}
+
+/// Reads a recipe; paths in it become relative to where we are.
+pub(crate) fn read_recipe(path: &Path, registry: &netproof_train::Registry) -> anyhow::Result<Recipe> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading the recipe {}", path.display()))?;
+    if text.trim().is_empty() {
+        bail!("the recipe {} is empty; `netproof train --example` prints one", path.display());
+    }
+    let mut recipe = Recipe::parse(&text, registry).with_context(|| format!("{}", path.display()))?;
+    recipe.relative_to(path.parent().unwrap_or(Path::new("")));
+    Ok(recipe)
 }
 
 pub(crate) fn file_name(path: &Path) -> String {

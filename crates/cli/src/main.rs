@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod documents;
 mod output;
 mod progress;
 mod project;
@@ -24,8 +25,16 @@ struct Cli {
 enum Command {
     /// Measure a network on data and write a report.
     Audit(commands::audit::Audit),
+    /// Write a model card, an annex for technical documentation and a bill of materials from an audit.
+    Card(commands::card::Card),
+    /// Compare two audits: what differs between them, and which findings changed beyond noise.
+    Diff(commands::diff::Diff),
     /// Treat a network, prove the treatment on rows that it has not seen, and save the result as ONNX.
     Fix(commands::fix::Fix),
+    /// Attack a network: how many rows stay right under small deliberate changes.
+    Attack(commands::attack::Attack),
+    /// Check every claim of an attack's run: replay its examples in one forward pass.
+    Verify(commands::verify::Verify),
     /// Train a network, or fine-tune one, as a recipe says.
     Train(commands::train::Train),
     /// Run a network on data and save its answers.
@@ -43,7 +52,11 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Audit(c) => c.run(),
+        Command::Card(c) => c.run(),
+        Command::Diff(c) => c.run(),
         Command::Fix(c) => c.run(),
+        Command::Attack(c) => c.run(),
+        Command::Verify(c) => c.run(),
         Command::Train(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Inspect(c) => c.run(),

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::args::DataArgs;
 
 /// A project file. Paths of networks, data and policies are relative to it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Project {
     pub(crate) model: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub(crate) struct Project {
 }
 
 /// Where data are and how they are read.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct DataSection {
     pub(crate) path: Option<String>,
@@ -30,7 +30,7 @@ pub(crate) struct DataSection {
     pub(crate) reading: DataArgs,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct AuditSection {
     pub(crate) only: Vec<String>,
@@ -40,6 +40,10 @@ pub(crate) struct AuditSection {
     pub(crate) policy: Option<PathBuf>,
     pub(crate) seed: Option<u64>,
     pub(crate) out: Option<PathBuf>,
+    /// How the network is trained.
+    pub(crate) recipe: Option<PathBuf>,
+    /// Whether checks may train networks.
+    pub(crate) retrain: bool,
 }
 
 impl Project {
@@ -50,10 +54,23 @@ impl Project {
         let folder = path.parent().unwrap_or(Path::new(""));
         project.model = project.model.map(|p| folder.join(p));
         project.audit.policy = project.audit.policy.map(|p| folder.join(p));
+        project.audit.recipe = project.audit.recipe.map(|p| folder.join(p));
         for section in [&mut project.data, &mut project.train_data] {
             section.path = section.path.take().map(|spec| resolve(folder, &spec));
         }
         Ok(project)
+    }
+
+    /// Makes all paths whole, so that the file means the same wherever it lies.
+    pub(crate) fn make_absolute(&mut self) -> anyhow::Result<()> {
+        for path in [&mut self.model, &mut self.audit.recipe, &mut self.audit.policy].into_iter().flatten() {
+            *path = std::path::absolute(&*path).with_context(|| format!("resolving {}", path.display()))?;
+        }
+        let here = std::env::current_dir().context("finding the current folder")?;
+        for section in [&mut self.data, &mut self.train_data] {
+            section.path = section.path.take().map(|spec| resolve(&here, &spec));
+        }
+        Ok(())
     }
 }
 

@@ -198,11 +198,36 @@ fn results_are_written_as_json() {
 fn a_remedy_that_is_not_proved_saves_no_network() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let done = run(&["fix", PROJECT, "--out", out, "--json", "-"]);
+    let done = run(&["fix", PROJECT, "--goal", "calibrated", "--out", out, "--json", "-"]);
     let result: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&done)));
-    let proved = result["findings"][0]["verdict"] == "pass";
-    assert_eq!(done.status.code(), Some(i32::from(!proved)));
-    assert_eq!(result["models"].as_array().unwrap().len(), usize::from(proved));
+    let repaired = result["outcome"] == "repaired";
+    assert_eq!(done.status.code(), Some(i32::from(!repaired)), "{}", stderr(&done));
+    assert_eq!(result["models"].as_array().unwrap().len(), usize::from(repaired));
+    assert!(folder.path().join("plan.json").is_file() && folder.path().join("report.html").is_file());
+}
+
+#[test]
+fn a_dry_run_ends_with_the_plan_and_an_audit_without_concern_needs_no_repair() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audited, out) = (folder.path().join("audit"), folder.path().join("fix"));
+    let (audited, out) = (audited.to_str().unwrap(), out.to_str().unwrap());
+    assert!(audit(Path::new(audited), &[]).output().unwrap().status.success());
+    let plain = run(&["fix", audited, "--out", out]);
+    assert!(plain.status.code() == Some(0) && stderr(&plain).contains("--goal names"), "{}", stderr(&plain));
+    let plan = run(&["fix", audited, "--goal", "calibrated", "--dry-run", "--out", out, "--json", "-"]);
+    let result: Value = serde_json::from_slice(&plan.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&plan)));
+    assert_eq!((plan.status.code(), &result["outcome"]), (Some(0), &Value::from("dry-run")));
+    assert_eq!(result["plan"]["candidates"][0]["name"], "temperature");
+    for (arguments, part) in [
+        (vec!["fix", audited, "--goal", "zzz"], "there is no goal `zzz`; there are overfitting"),
+        (vec!["fix", audited, "--only", "zzz"], "there is no remedy `zzz`"),
+        (vec!["fix", audited, "--choose", "1"], "--choose is 1"),
+        (vec!["fix", "docs"], "no run folder of an audit"),
+    ] {
+        let done = run(&arguments);
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {}", stderr(&done));
+        assert!(stderr(&done).contains(part), "{arguments:?}: {}", stderr(&done));
+    }
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub enum Need {
     Groups,
     /// A network that is differentiable with respect to its input.
     InputGradient,
+    /// Networks that may be trained, on training data.
+    Training,
 }
 
 impl Need {
@@ -55,6 +57,7 @@ impl Need {
             Self::TrainData => "training data",
             Self::Groups => "group columns",
             Self::InputGradient => "input gradients",
+            Self::Training => "training data, or a recipe that names them,",
         }
     }
 }

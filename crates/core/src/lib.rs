@@ -3,11 +3,13 @@
 //! Plain serde types. No tensors, no files, no clock.
 
 mod card;
+mod diff;
 mod evidence;
 mod finding;
 mod threat;
 
 pub use card::{Card, CardKind, Need, OptionDoc};
+pub use diff::{AuditDiff, Change, Changed, DIFF_SCHEMA, Difference, FindingDiff, Side};
 pub use evidence::{
     Axis, Cell, Evidence, Gallery, GalleryItem, GallerySection, Mark, Picture, Plot, PlotKind, Series, Table,
 };

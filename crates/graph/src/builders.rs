@@ -11,12 +11,14 @@ mod cnn;
 mod mlp;
 mod mobilenet;
 mod resnet;
+mod strided_cnn;
 mod vit;
 
 pub use cnn::{CnnOptions, cnn};
 pub use mlp::{Activation, mlp};
 pub use mobilenet::mobilenet_v2;
 pub use resnet::{Shortcut, resnet_cifar, resnet18};
+pub use strided_cnn::{StridedCnnOptions, strided_cnn};
 pub use vit::{VitOptions, vit};
 
 use crate::draw::Init;

@@ -75,6 +75,16 @@ impl Model {
         self.nodes.iter().find(|n| n.outputs.contains(&Some(*id))).map(|n| n.operator.as_str())
     }
 
+    /// Number of axes of a named value; `None` where it is unknown or depends on values.
+    pub fn rank(&self, value: &str) -> Option<usize> {
+        let id = self.ids.get(value)?;
+        if let Some(p) = self.parameters.get(id) {
+            return Some(p.tensor.rank());
+        }
+        let plan = self.plan(&self.example_shapes(2).ok()?).ok()?;
+        plan.facts.get(*id)?.as_ref().map(Fact::rank)
+    }
+
     /// Shapes of one batch: the declared ones, with the first open dimension of each input set to `batch` and further
     /// open ones to 1. A fixed batch size stays.
     pub fn batch_shapes(&self, batch: usize) -> Vec<(String, Vec<usize>)> {

@@ -67,6 +67,12 @@ pub enum GraphError {
     /// A tensor that cannot exist.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// Bounds were asked for that cannot be worked out.
+    #[error("bounds: {message}")]
+    Bounds {
+        /// What does not fit, and what would.
+        message: String,
+    },
     /// A rewrite or a builder was asked for something impossible.
     #[error("{what}: {message}")]
     Rewrite {

@@ -1,6 +1,7 @@
 //! An ONNX network as a named graph: checked, executed, differentiated, rewritten.
 
 mod attributes;
+mod bounds;
 mod buffer;
 pub mod builders;
 pub mod conformance;
@@ -21,10 +22,12 @@ mod rows;
 mod run;
 mod threads;
 
+pub use bounds::{Ascent, BoundMethod, Bounds, BoundsRequest, Norm, Region, Rounding, Specification};
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
+pub use rewrite::Mean;
 pub use run::{Gradients, Parameters, Request, Run, Wrt};
 pub use threads::start_threads;

@@ -325,6 +325,10 @@ impl Model {
         Ok(self.to_file()?.save(path, SaveOptions::default())?)
     }
 
+    pub(crate) fn file(&self) -> &OnnxFile {
+        &self.file
+    }
+
     pub(crate) fn id(&self, name: &str) -> Result<ValueId, GraphError> {
         self.ids.get(name).copied().ok_or_else(|| GraphError::UnknownValue {
             name: name.to_owned(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
+use crate::bounds::{Curve, Windows};
 use crate::error::{OpError, OpResult, invalid};
 use crate::kernels::epilogue::Activation;
 use crate::real::{Finish, Real, RealDevice};
@@ -256,6 +257,17 @@ pub(crate) trait Operator: Send + Sync {
     /// `None` where rows meet, or where nobody has thought about it.
     fn rows(&self, _call: &RowsOf<'_>) -> Option<usize> {
         None
+    }
+
+    /// The function of one number that this operator applies to each element of input 0, for bounds on it; input 0 is not
+    /// given.
+    fn curve(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Curve>> {
+        Ok(None)
+    }
+
+    /// Where the windows lie whose maxima the operator takes, over an input of this shape.
+    fn maximum(&self, _x: &[usize]) -> OpResult<Option<Windows>> {
+        Ok(None)
     }
 
     /// What the gradient needs of the forward pass.

@@ -3,15 +3,20 @@
 //! Names keep their meaning: a value that still has its name holds what it held before, or what the rewrite is there to
 //! change; what was renamed loses its description in `value_info`. Model-local functions are inlined first.
 
+mod ensemble;
 mod fold_batch_norm;
 mod insert;
+mod narrow;
 mod normalization;
+mod reinitialise;
 mod scale_logits;
+
+pub use ensemble::Mean;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use netproof_onnx::proto::{GraphProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
+use netproof_onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, type_proto};
 use netproof_onnx::{OnnxFile, dtype_of_code, inline_functions, tensor_from_proto, topological_order};
 use netproof_tensor::{DType, Elements, Tensor};
 
@@ -54,8 +59,7 @@ impl<'m> Edit<'m> {
 
     /// Version of the default operator set.
     fn opset(&self) -> i64 {
-        let default = |d: &str| d.is_empty() || d == "ai.onnx";
-        self.file.model.opset_import.iter().find(|o| default(o.domain())).map_or(1, |o| o.version())
+        opset_of(&self.file.model)
     }
 
     fn need_broadcasting(&self) -> Result<(), GraphError> {
@@ -300,9 +304,19 @@ fn redeclared(model: &Model, outputs: &HashSet<String>) -> Result<Option<OnnxFil
 }
 
 impl Model {
+    /// Version of the default operator set that the file is written in.
+    pub fn opset(&self) -> i64 {
+        opset_of(&self.file().model)
+    }
+
     fn is_parameter(&self, name: &str) -> bool {
         self.parameter(name).is_some()
     }
+}
+
+fn opset_of(model: &ModelProto) -> i64 {
+    let default = |d: &str| d.is_empty() || d == "ai.onnx";
+    model.opset_import.iter().find(|o| default(o.domain())).map_or(1, |o| o.version())
 }
 
 fn collect_names(graph: &GraphProto, values: &mut HashSet<String>, nodes: &mut HashSet<String>) {

@@ -13,7 +13,7 @@ use crate::escape::{html as esc, shorten, slug};
 use crate::number::{count, limit, measure, seconds};
 use crate::{csp, meta};
 
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// Longest explanation, caveat or violation that is shown whole, in characters.
 pub(crate) const LONG: usize = 8000;
@@ -94,21 +94,24 @@ pub fn render_html(document: &AuditDocument, cards: &[Card], options: &HtmlOptio
     out
 }
 
+/// Findings in document order, clocked ones last, with their anchors on the page.
+pub(crate) fn anchors(document: &AuditDocument) -> Vec<(&Finding, String)> {
+    let mut used = BTreeSet::new();
+    let anchor = |(i, f): (usize, _)| {
+        let f: &Finding = f;
+        let mut anchor = format!("f-{}", slug(&f.id));
+        if !used.insert(anchor.clone()) {
+            anchor = format!("{anchor}--{}", i + 1);
+            used.insert(anchor.clone());
+        }
+        (f, anchor)
+    };
+    document.all_findings().enumerate().map(anchor).collect()
+}
+
 impl<'a> Page<'a> {
     fn new(document: &'a AuditDocument, cards: &'a [Card], options: &'a HtmlOptions) -> Self {
-        let mut used = BTreeSet::new();
-        let findings = document
-            .all_findings()
-            .enumerate()
-            .map(|(i, f)| {
-                let mut anchor = format!("f-{}", slug(&f.id));
-                if !used.insert(anchor.clone()) {
-                    anchor = format!("{anchor}--{}", i + 1);
-                    used.insert(anchor.clone());
-                }
-                (f, anchor)
-            })
-            .collect();
+        let findings = anchors(document);
         Self { document, cards, options, findings, reproducible: document.findings.len() }
     }
 
@@ -472,7 +475,7 @@ fn row(f: &Finding, anchor: &str) -> String {
 }
 
 /// An RFC 3339 time as people write it; anything else stays as it is.
-fn date(started: &str) -> String {
+pub(crate) fn date(started: &str) -> String {
     match (started.get(..10), started.get(10..11), started.get(11..16)) {
         (Some(day), Some("T"), Some(time)) if started.ends_with('Z') => format!("{day} {time} UTC"),
         _ => started.to_owned(),

@@ -4,6 +4,7 @@ mod axis;
 mod band;
 mod bars;
 mod beeswarm;
+mod dumbbell;
 mod frame;
 mod lines;
 mod matrix;
@@ -15,6 +16,7 @@ mod waterfall;
 
 use netproof_core::{Plot, PlotKind};
 
+pub(crate) use dumbbell::dumbbell;
 pub(crate) use strip::strip;
 
 /// One entry of a legend.

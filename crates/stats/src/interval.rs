@@ -73,7 +73,7 @@ pub struct Interval {
     pub high: f64,
     /// Confidence level.
     pub level: f64,
-    /// How it was made: `wilson`, `clopper-pearson`, `newcombe`, `newcombe-paired`, `student-t`, `welch-t`, `wald`, `delong`,
+    /// How it was made: `wilson`, `clopper-pearson`, `newcombe`, `newcombe-paired`, `mover`, `student-t`, `welch-t`, `wald`, `delong`,
     /// `newcombe-auroc`, `order-statistics`, `delta-method`, `bootstrap-percentile`, `bootstrap-basic`,
     /// `bootstrap-bca`.
     pub method: &'static str,

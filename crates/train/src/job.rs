@@ -36,11 +36,12 @@ impl Job {
     }
 
     /// A network and rows; part of them is set aside for validation where there is none and the recipe says so, and dropout
-    /// is put into the network where the recipe says so.
+    /// and stochastic depth are put into the network where the recipe says so.
     /// # Errors
-    /// The rows cannot be read; there is no place for dropout.
+    /// The rows cannot be read; there is no place for dropout or no branch for stochastic depth.
     pub fn new(recipe: &Recipe, model: Model, train: Dataset, validation: Option<Dataset>) -> Result<Self, TrainError> {
-        let mut job = Self { model: recipe.dropout.insert(model)?, train, validation, notes: Vec::new() };
+        let model = recipe.stochastic_depth.insert(recipe.dropout.insert(model)?)?;
+        let mut job = Self { model, train, validation, notes: Vec::new() };
         job.note_small_classes()?;
         if job.validation.is_none() && recipe.validation_fraction > 0.0 {
             job.set_aside(recipe)?;

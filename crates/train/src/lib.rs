@@ -26,6 +26,7 @@ mod record;
 mod rows;
 mod rule;
 mod schedule;
+mod stochastic_depth;
 mod stopping;
 #[cfg(test)]
 mod test_support;
@@ -42,7 +43,7 @@ pub use job::Job;
 pub use layers::Layer;
 pub use method::{Entry, Family, Method, Options, Registry};
 pub use net::Net;
-pub use network::{ARCHITECTURES, Architecture, Purpose};
+pub use network::{ARCHITECTURES, Architecture, Purpose, prepare, shallower};
 pub use objective::{OBJECTIVES, Objective, RowLoss, Sums, evaluate};
 pub use optimiser::{OPTIMISERS, Optimiser, Update};
 pub use penalty::{Penalised, Regularisation};
@@ -51,6 +52,7 @@ pub use recipe::{DataSection, EXAMPLE, Monitor, Precision, Recipe, ScaleName, Ta
 pub use record::{Ended, EpochRecord, Metrics, Record, SCHEMA, Silent, StepReport, Watch};
 pub use rule::{Gradient, GradientRule, RULES, Step};
 pub use schedule::{Observation, Position, SCHEDULES, Schedule, Setting};
+pub use stochastic_depth::StochasticDepth;
 pub use stopping::{STOPPING_RULES, StoppingRule};
-pub use trainer::{RunOptions, Trained, train};
+pub use trainer::{Answers, RunOptions, Trained, identity, measure, train};
 pub use weights::{Weights, combine, scale, squared_norm};

@@ -18,6 +18,10 @@ fn scalars(epoch: &EpochRecord) -> Vec<(&'static str, f64)> {
         all.push(("validation/loss", v.loss));
         all.extend(v.accuracy.map(|a| ("validation/accuracy", a)));
     }
+    if let Some(v) = &epoch.robust {
+        all.push(("robust/loss", v.loss));
+        all.extend(v.accuracy.map(|a| ("robust/accuracy", a)));
+    }
     all.extend([("gradient_norm", epoch.gradient_norm), ("penalty", epoch.penalty), ("seconds", epoch.seconds)]);
     all
 }

@@ -37,6 +37,13 @@ impl Method {
         self.options.insert(name.to_owned(), value.into());
         self
     }
+
+    /// As it stands in a recipe.
+    pub fn into_value(self) -> toml::Value {
+        let mut table = self.options;
+        table.insert("kind".to_owned(), self.kind.into());
+        table.into()
+    }
 }
 
 /// Options of a method, not yet read.

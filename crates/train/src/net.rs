@@ -44,6 +44,11 @@ impl Net {
         &self.model
     }
 
+    /// Name of the input.
+    pub fn input(&self) -> &str {
+        &self.input
+    }
+
     /// Name of the value that objectives work on.
     pub fn output(&self) -> &str {
         &self.output
@@ -80,7 +85,54 @@ impl Net {
     /// # Errors
     /// The rows do not fit the network.
     pub fn forward(&self, features: &Tensor, seed: u64, wrt: Parameters) -> Result<Run<'_>, TrainError> {
+        self.run(&self.weights, features, Some(seed), Wrt { values: Vec::new(), parameters: wrt })
+    }
+
+    /// The same, able to give the gradient of the rows as well.
+    /// # Errors
+    /// The rows do not fit the network.
+    pub fn forward_with_input(&self, features: &Tensor, seed: u64, wrt: Parameters) -> Result<Run<'_>, TrainError> {
+        let wrt = Wrt { values: vec![self.input.clone()], parameters: wrt };
         self.run(&self.weights, features, Some(seed), wrt)
+    }
+
+    /// Answers with the weights as they are, in evaluation mode, and the gradient of `Σ answers · seed(answers)` with
+    /// respect to the rows; gradients of weights are not computed. A fixed batch size is met by padding.
+    /// # Shapes
+    /// `features [n, …]` → answers `[n, …]`, gradient `[n, …]` like the features
+    /// # Errors
+    /// The rows do not fit the network, or the answers do not depend on them.
+    pub fn input_gradient(
+        &self,
+        features: &Tensor,
+        seed: impl FnOnce(&Tensor) -> Result<Tensor, TrainError>,
+    ) -> Result<(Tensor, Tensor), TrainError> {
+        let n = features.rows();
+        let padded = match self.model.fixed_batch() {
+            Some(fixed) if fixed > n && n > 0 => {
+                let rows: Vec<usize> = (0..fixed).map(|r| r.min(n - 1)).collect();
+                Some(features.select_rows(&rows)?)
+            }
+            _ => None,
+        };
+        let run = self.run(&self.weights, padded.as_ref().unwrap_or(features), None, Wrt::values([&self.input]))?;
+        let mut answers = run.output(&self.output)?;
+        if padded.is_some() {
+            answers = answers.slice_rows(0, n)?;
+        }
+        let mut seed = seed(&answers)?;
+        if let Some(padded) = &padded {
+            let mut shape = seed.shape().to_vec();
+            shape[0] = padded.rows() - n;
+            seed = Tensor::concat_rows(&[seed, Tensor::zeros(shape)?])?;
+        }
+        let gradient = run.backward(&[(&self.output, &seed)])?.take(&self.input);
+        let gradient = match gradient {
+            Some(g) if padded.is_some() => g.slice_rows(0, n)?,
+            Some(g) => g,
+            None => Tensor::zeros(features.shape().to_vec())?,
+        };
+        Ok((answers, gradient))
     }
 
     /// Answers with given weights, in evaluation mode. A fixed batch size is met by padding with the last row.
@@ -91,30 +143,18 @@ impl Net {
         match self.model.fixed_batch() {
             Some(fixed) if fixed > n && n > 0 => {
                 let rows: Vec<usize> = (0..fixed).map(|r| r.min(n - 1)).collect();
-                let run = self.run(weights, &features.select_rows(&rows)?, None, Parameters::None)?;
+                let run = self.run(weights, &features.select_rows(&rows)?, None, Wrt::default())?;
                 Ok(run.output(&self.output)?.slice_rows(0, n)?)
             }
-            _ => Ok(self.run(weights, features, None, Parameters::None)?.output(&self.output)?),
+            _ => Ok(self.run(weights, features, None, Wrt::default())?.output(&self.output)?),
         }
     }
 
-    fn run(
-        &self,
-        weights: &Weights,
-        features: &Tensor,
-        seed: Option<u64>,
-        wrt: Parameters,
-    ) -> Result<Run<'_>, TrainError> {
+    fn run(&self, weights: &Weights, features: &Tensor, seed: Option<u64>, wrt: Wrt) -> Result<Run<'_>, TrainError> {
         let mut inputs = Vec::with_capacity(1 + weights.names().len());
         inputs.push((self.input.clone(), features.clone()));
         inputs.extend(weights.names().iter().cloned().zip(weights.tensors().iter().cloned()));
-        let request = Request {
-            inputs,
-            outputs: vec![self.output.clone()],
-            training: seed,
-            wrt: Wrt { values: Vec::new(), parameters: wrt },
-            ..Request::default()
-        };
+        let request = Request { inputs, outputs: vec![self.output.clone()], training: seed, wrt, ..Request::default() };
         Ok(self.model.forward(&request)?)
     }
 

@@ -12,6 +12,7 @@ use crate::error::{TrainError, refuse, within};
 use crate::layers::Layer;
 use crate::method::{Family, Method, Options, Registry};
 use crate::penalty::Regularisation;
+use crate::stochastic_depth::StochasticDepth;
 
 /// An annotated recipe with every field.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -72,6 +73,9 @@ pub struct Recipe {
     /// Dropout put into the network.
     #[serde(default)]
     pub dropout: Dropout,
+    /// Residual branches that are left out at random.
+    #[serde(default)]
+    pub stochastic_depth: StochasticDepth,
     /// What holds for some layers only.
     #[serde(default)]
     pub layers: Vec<Layer>,
@@ -135,6 +139,8 @@ pub enum Monitor {
     Loss,
     /// Fraction of right answers; more is better.
     Accuracy,
+    /// Fraction of right answers where the gradient rule finds the validation rows hardest; more is better.
+    RobustAccuracy,
 }
 
 /// Where the rows come from and how they are read; see [`OpenOptions`].
@@ -294,6 +300,7 @@ impl Recipe {
             stopping: stopping(),
             regularisation: Regularisation::default(),
             dropout: Dropout::default(),
+            stochastic_depth: StochasticDepth::default(),
             layers: Vec::new(),
             augmentation: Vec::new(),
         }
@@ -334,7 +341,8 @@ impl Recipe {
                 check_method(text, Some(one), &registry.augmentations, registry)?;
             }
         }
-        let inner = ["regularisation", "dropout"].into_iter().filter_map(|name| nested(table, name));
+        let inner =
+            ["regularisation", "dropout", "stochastic_depth"].into_iter().filter_map(|name| nested(table, name));
         let tables: Vec<&DeTable<'_>> = std::iter::once(table).chain(inner).collect();
         recipe.check().map_err(|e| placed(text, e, &tables))?;
         Ok(recipe)
@@ -354,6 +362,7 @@ impl Recipe {
         within("validation_fraction", self.validation_fraction, [0.0, 0.9], "0 to 0.9")?;
         self.regularisation.check()?;
         self.dropout.check()?;
+        self.stochastic_depth.check()?;
         self.layers.iter().try_for_each(Layer::check)
     }
 

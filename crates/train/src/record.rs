@@ -37,6 +37,9 @@ pub struct EpochRecord {
     pub train: Metrics,
     /// Over the validation rows, with the averaged weights where there is an average.
     pub validation: Option<Metrics>,
+    /// Over the validation rows where the gradient rule finds them hardest, where that is monitored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robust: Option<Metrics>,
     /// Penalties at the end of the epoch; part of what was minimised, not of the losses here.
     pub penalty: f64,
     /// Mean l2 norm of the gradients, before clipping.
@@ -86,6 +89,9 @@ pub struct Record {
     pub validation_sha256: Option<String>,
     /// The network as it was given, over the validation rows.
     pub start: Option<Metrics>,
+    /// The same, where the gradient rule finds those rows hardest, where that is monitored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_robust: Option<Metrics>,
     /// All epochs that were completed.
     pub epochs: Vec<EpochRecord>,
     /// Epoch whose weights were given back; 0: as they were before the training.

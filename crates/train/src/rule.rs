@@ -6,7 +6,7 @@
 mod mean;
 mod sam;
 
-use netproof_graph::Parameters;
+use netproof_graph::{Parameters, Run};
 use netproof_tensor::Tensor;
 use serde_json::Value;
 
@@ -78,11 +78,44 @@ impl Step<'_> {
     /// # Errors
     /// The batch does not fit the network.
     pub fn gradient(&self, batch: &Batch) -> Result<Gradient, TrainError> {
-        let run = self.net.forward(&batch.features, self.seed, Parameters::Named(self.active.to_vec()))?;
+        let run = self.forward(&batch.features, self.seed)?;
         let outputs = run.output(self.net.output())?;
         let (sums, seed) = evaluate(self.objective, &outputs, batch)?;
-        let tensors = self.net.in_order(run.backward(&[(self.net.output(), &seed)])?);
-        Ok(Gradient { tensors, sums, statistics: run.updates()? })
+        Ok(Gradient { tensors: self.backward(&run, &seed)?, sums, statistics: run.updates()? })
+    }
+
+    /// A forward pass in training mode with the weights as they are, for [`Step::backward`].
+    /// # Errors
+    /// The rows do not fit the network.
+    pub fn forward(&self, features: &Tensor, seed: u64) -> Result<Run<'_>, TrainError> {
+        self.net.forward(features, seed, Parameters::Named(self.active.to_vec()))
+    }
+
+    /// The same, for [`Step::backward_with_input`].
+    /// # Errors
+    /// The rows do not fit the network.
+    pub fn forward_with_input(&self, features: &Tensor, seed: u64) -> Result<Run<'_>, TrainError> {
+        self.net.forward_with_input(features, seed, Parameters::Named(self.active.to_vec()))
+    }
+
+    /// The gradient of `Σ answers · seed` in the order of the trainable weights; `None` where it is zero or frozen.
+    /// # Errors
+    /// The seed has not the shape of the answers.
+    pub fn backward(&self, run: &Run<'_>, seed: &Tensor) -> Result<Vec<Option<Tensor>>, TrainError> {
+        Ok(self.net.in_order(run.backward(&[(self.net.output(), seed)])?))
+    }
+
+    /// The same, and the gradient with respect to the rows.
+    /// # Errors
+    /// The seed has not the shape of the answers.
+    pub fn backward_with_input(
+        &self,
+        run: &Run<'_>,
+        seed: &Tensor,
+    ) -> Result<(Vec<Option<Tensor>>, Option<Tensor>), TrainError> {
+        let mut gradients = run.backward(&[(self.net.output(), seed)])?;
+        let input = gradients.take(self.net.input());
+        Ok((self.net.in_order(gradients), input))
     }
 }
 
@@ -99,6 +132,31 @@ pub trait GradientRule: Send {
     fn finish(&mut self, _step: &mut Step<'_>, total: &mut Gradient) -> Result<(), TrainError> {
         total.divide();
         Ok(())
+    }
+
+    /// How often each batch is taken in turn, a step each time. The rows are augmented once.
+    fn repeats(&self) -> u64 {
+        1
+    }
+
+    /// The rows of a batch where the rule finds them hardest, near where they are: what `monitor = "robust-accuracy"`
+    /// measures on. `None` for rules that know no such rows.
+    /// # Errors
+    /// The batch does not fit the network.
+    fn hardest(&self, _step: &mut Step<'_>, _batch: &Batch) -> Result<Option<Tensor>, TrainError> {
+        Ok(None)
+    }
+
+    /// Sees the end of an epoch, before its weights are judged. A reason ends the training, and the weights of this epoch
+    /// are not taken. `first` reads the first batch of the epoch again, without augmentation.
+    /// # Errors
+    /// What the rule says.
+    fn end_epoch(
+        &mut self,
+        _step: &mut Step<'_>,
+        _first: &dyn Fn() -> Result<Batch, TrainError>,
+    ) -> Result<Option<String>, TrainError> {
+        Ok(None)
     }
 
     /// What it remembers, for a checkpoint.

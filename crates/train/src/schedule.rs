@@ -7,6 +7,7 @@ mod cosine;
 mod one_cycle;
 mod plateau;
 mod step;
+mod triangular;
 mod warm_up;
 
 use serde_json::Value;
@@ -81,7 +82,7 @@ pub trait Schedule: Send {
 
 /// Every schedule of this crate.
 pub static SCHEDULES: &[Entry<dyn Schedule>] =
-    &[constant::ENTRY, step::ENTRY, cosine::ENTRY, one_cycle::ENTRY, warm_up::ENTRY, plateau::ENTRY];
+    &[constant::ENTRY, step::ENTRY, cosine::ENTRY, one_cycle::ENTRY, triangular::ENTRY, warm_up::ENTRY, plateau::ENTRY];
 
 /// From one value to another along half a cosine.
 fn cosine_between(from: f64, to: f64, part: f64) -> f64 {

@@ -91,26 +91,39 @@ pub fn train(recipe: &Recipe, job: Job, registry: &Registry, options: &RunOption
     trainer.finish()
 }
 
-/// Metrics and answers of a network over some rows: its logits where it has them.
+/// What tells a training from any other: a hash over recipe, network and rows.
+/// # Errors
+/// The rows cannot be read.
+pub fn identity(recipe: &Recipe, job: &Job) -> Result<String, TrainError> {
+    Ok(Hashes::new(recipe, &job.model, &job.train, job.validation.as_ref())?.identity)
+}
+
+/// What a network says about some rows.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// Loss and accuracy, by the recipe's objective.
+    pub metrics: Metrics,
+    /// `[rows, width]`: logits where the network has them.
+    pub values: Vec<f32>,
+    /// Numbers per row.
+    pub width: usize,
+}
+
+/// Metrics and answers of a network over some rows, in evaluation mode.
 /// # Errors
 /// Recipe, network and rows do not fit each other.
-pub(crate) fn measure_rows(
-    recipe: &Recipe,
-    model: Model,
-    rows: Dataset,
-    registry: &Registry,
-) -> Result<(Metrics, Vec<f32>, usize), TrainError> {
+pub fn measure(recipe: &Recipe, model: Model, rows: &Dataset, registry: &Registry) -> Result<Answers, TrainError> {
     let objective = registry.objectives.build(&recipe.objective, registry)?;
     let net = Net::new(model, objective.takes_logits())?;
     let classes = usize::from(matches!(rows.label_kind(), LabelKind::Classes { .. }));
     let memory = recipe.data.memory_mib.saturating_mul(1 << 20);
     let rows = Rows::new(rows.clone(), net.row_shape(rows.feature_shape())?, classes, memory)?;
-    let (mut all, mut width) = (Vec::new(), 0);
+    let (mut values, mut width) = (Vec::new(), 0);
     let sums = over_rows(&net, &*objective, &rows, &net.weights, |outputs| {
         width = outputs.row_len();
-        all.extend_from_slice(outputs.as_f32().unwrap_or_default());
+        values.extend_from_slice(outputs.as_f32().unwrap_or_default());
     })?;
-    Ok((Metrics::from(&sums), all, width))
+    Ok(Answers { metrics: Metrics::from(&sums), values, width })
 }
 
 /// Answers of all rows, in evaluation mode; their losses added up.
@@ -168,6 +181,8 @@ struct Progress {
     learning_rate: f64,
     first_loss: Option<f64>,
     start: Option<Metrics>,
+    #[serde(default)]
+    start_robust: Option<Metrics>,
     epochs: Vec<EpochRecord>,
     /// Wall-clock seconds of the current epoch before the last resumption.
     seconds: f64,
@@ -191,7 +206,7 @@ struct Trainer<'a> {
     options: &'a RunOptions<'a>,
     net: Net,
     train: Arc<Rows>,
-    validation: Option<Rows>,
+    validation: Option<Arc<Rows>>,
     objective: Box<dyn Objective>,
     optimiser: Box<dyn Optimiser>,
     schedule: Box<dyn Schedule>,
@@ -200,6 +215,7 @@ struct Trainer<'a> {
     stopping: Box<dyn StoppingRule>,
     augmentations: Vec<Box<dyn Augmentation>>,
     treatments: Vec<Treatment>,
+    /// Batches of an epoch, each counted as often as the rule takes it.
     batches_per_epoch: u64,
     steps_per_epoch: u64,
     /// Rows of an incomplete last batch are left out, since the network takes only full ones.
@@ -248,7 +264,7 @@ impl<'a> Trainer<'a> {
         objective.check(width, &labels)?;
         let classes = if matches!(labels, LabelKind::Classes { .. }) { width.max(2) } else { 0 };
         let train = Arc::new(Rows::new(train, shape.clone(), classes, memory)?);
-        let validation = validation.map(|v| Rows::new(v, shape, classes, memory)).transpose()?;
+        let validation = validation.map(|v| Rows::new(v, shape, classes, memory).map(Arc::new)).transpose()?;
         let full_batches = fixed.is_some();
         let batches =
             if full_batches { train.len() / recipe.batch_size } else { train.len().div_ceil(recipe.batch_size) };
@@ -256,6 +272,13 @@ impl<'a> Trainer<'a> {
             let message = format!("{} rows are less than a batch of {}", train.len(), recipe.batch_size);
             return Err(TrainError::Mismatch { message });
         }
+        if recipe.monitor == Monitor::RobustAccuracy && validation.is_none() {
+            let message =
+                "`monitor = \"robust-accuracy\"` needs validation rows; name some or set `validation_fraction`";
+            return Err(TrainError::Mismatch { message: message.to_owned() });
+        }
+        let rule = registry.rules.build(&recipe.gradient, registry)?;
+        let batches = (batches as u64).saturating_mul(rule.repeats().max(1));
         let optimiser = registry.optimisers.build(&recipe.optimiser, registry)?;
         let names = &net.weights.names()[..net.weights.trainable()];
         let treatments = treatments(&recipe.layers, names)?;
@@ -272,13 +295,13 @@ impl<'a> Trainer<'a> {
             objective,
             optimiser,
             schedule: registry.schedules.build(&recipe.schedule, registry)?,
-            rule: registry.rules.build(&recipe.gradient, registry)?,
+            rule,
             averaging: registry.averaging.build(&recipe.averaging, registry)?,
             stopping: registry.stopping.build(&recipe.stopping, registry)?,
             augmentations,
             treatments,
-            batches_per_epoch: batches as u64,
-            steps_per_epoch: (batches as u64).div_ceil(recipe.accumulate),
+            batches_per_epoch: batches,
+            steps_per_epoch: batches.div_ceil(recipe.accumulate),
             full_batches,
             state: State { progress: Progress { counts, ..Progress::default() }, moments, best },
             net,
@@ -301,8 +324,11 @@ impl<'a> Trainer<'a> {
         }
         if let Some(rows) = &self.validation {
             let start = self.measure(rows, &self.net.weights)?;
-            self.state.best.score = Some(self.score(&start)).filter(|s| s.is_finite());
+            let weights = self.net.weights.clone();
+            let robust = self.measure_robust(&weights)?;
+            self.state.best.score = Some(self.score(&start, robust.as_ref())).filter(|s| s.is_finite());
             self.state.progress.start = Some(start).filter(|s| s.loss.is_finite());
+            self.state.progress.start_robust = robust.filter(|s| s.loss.is_finite());
         }
         self.clock = Instant::now();
         Ok(())
@@ -339,7 +365,7 @@ impl<'a> Trainer<'a> {
             .map(|(name, _)| name.clone())
             .collect();
         let shuffle = self.recipe.shuffle.then_some((self.recipe.seed, epoch));
-        let skip = self.state.progress.batch as usize;
+        let skip = (self.state.progress.batch / self.repeats()) as usize;
         // The rows are lent to the iterator, and the loop changes the rest.
         let train = self.train.clone();
         let batches = train.batches(self.recipe.batch_size, shuffle, skip)?;
@@ -355,27 +381,43 @@ impl<'a> Trainer<'a> {
         active: &[String],
     ) -> Result<Option<Ended>, TrainError> {
         let mut total = Gradient::default();
-        for batch in batches.take((self.batches_per_epoch - self.state.progress.batch) as usize) {
+        let repeats = self.repeats();
+        let left = (self.batches_per_epoch - self.state.progress.batch).div_ceil(repeats);
+        for batch in batches.take(left as usize) {
             let batch = batch?;
             debug_assert!(!self.full_batches || batch.len() == self.recipe.batch_size);
-            total.add(self.gradient(batch, active)?);
-            self.state.progress.batch += 1;
-            let done = self.state.progress.batch;
-            if !done.is_multiple_of(self.recipe.accumulate) && done < self.batches_per_epoch {
-                continue;
+            for _ in self.state.progress.batch % repeats..repeats {
+                total.add(self.gradient(batch.clone(), active)?);
+                self.state.progress.batch += 1;
+                let done = self.state.progress.batch;
+                if !done.is_multiple_of(self.recipe.accumulate) && done < self.batches_per_epoch {
+                    continue;
+                }
+                if let Some(ended) = self.step(std::mem::take(&mut total), active)? {
+                    return Ok(Some(ended));
+                }
             }
-            if let Some(reason) = self.step(std::mem::take(&mut total), active)? {
-                return Ok(Some(Ended::Diverged { step: self.state.progress.step, reason }));
-            }
-            if self.options.interrupt.is_some_and(|i| i.load(Ordering::Relaxed)) {
-                return Ok(Some(Ended::Interrupted));
-            }
-            let steps = self.options.checkpoint_every_steps.filter(|&n| n > 0);
-            let due = steps.is_some_and(|n| self.state.progress.step.is_multiple_of(n))
-                || self.saved.elapsed() >= self.options.checkpoint_every;
-            if due {
-                self.save()?;
-            }
+        }
+        Ok(None)
+    }
+
+    fn repeats(&self) -> u64 {
+        self.rule.repeats().max(1)
+    }
+
+    /// A step, and what is due after it.
+    fn step(&mut self, total: Gradient, active: &[String]) -> Result<Option<Ended>, TrainError> {
+        if let Some(reason) = self.update(total, active)? {
+            return Ok(Some(Ended::Diverged { step: self.state.progress.step, reason }));
+        }
+        if self.options.interrupt.is_some_and(|i| i.load(Ordering::Relaxed)) {
+            return Ok(Some(Ended::Interrupted));
+        }
+        let steps = self.options.checkpoint_every_steps.filter(|&n| n > 0);
+        let due = steps.is_some_and(|n| self.state.progress.step.is_multiple_of(n))
+            || self.saved.elapsed() >= self.options.checkpoint_every;
+        if due {
+            self.save()?;
         }
         Ok(None)
     }
@@ -386,7 +428,7 @@ impl<'a> Trainer<'a> {
         let number = p.epoch * self.batches_per_epoch + p.batch;
         if !self.augmentations.is_empty() {
             let base = Rng::named(self.recipe.seed, "augmentation").next_u64();
-            let mut rng = Rng::stream(base, number + 1);
+            let mut rng = Rng::stream(base, number / self.repeats() + 1);
             self.augmentations.iter().try_for_each(|a| a.apply(&mut batch, &mut rng))?;
         }
         let base = Rng::named(self.recipe.seed, "step").next_u64();
@@ -400,7 +442,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Moves the weights; gives the reason where the training has diverged.
-    fn step(&mut self, mut total: Gradient, active: &[String]) -> Result<Option<String>, TrainError> {
+    fn update(&mut self, mut total: Gradient, active: &[String]) -> Result<Option<String>, TrainError> {
         let number = self.state.progress.epoch * self.batches_per_epoch + self.state.progress.batch - 1;
         let base = Rng::named(self.recipe.seed, "finish").next_u64();
         let seed = Rng::stream(base, number + 1).next_u64();
@@ -491,6 +533,7 @@ impl<'a> Trainer<'a> {
     fn end_epoch(&mut self) -> Result<Option<Ended>, TrainError> {
         let epoch = self.state.progress.epoch + 1;
         let step = self.state.progress.step;
+        let stopped = self.judge_epoch()?;
         self.averaging.after_epoch(epoch, &self.net.weights);
         let candidate = self.candidate()?;
         if !candidate.are_finite() {
@@ -498,15 +541,17 @@ impl<'a> Trainer<'a> {
             return Ok(Some(Ended::Diverged { step, reason }));
         }
         let validation = self.validation.as_ref().map(|rows| self.measure(rows, &candidate)).transpose()?;
+        let robust = self.measure_robust(&candidate)?;
         let train = Metrics::from(&self.state.progress.sums);
         let watched = validation.unwrap_or(train);
-        let score = self.score(&watched);
+        let score = self.score(&watched, robust.as_ref());
         if !watched.loss.is_finite() || !score.is_finite() {
             let reason = format!("the loss of the validation rows is {}; try a smaller learning rate", watched.loss);
             return Ok(Some(Ended::Diverged { step, reason }));
         }
-        let higher_is_better = self.recipe.monitor == Monitor::Accuracy;
-        let is_best = self.state.best.score.is_none_or(|b| if higher_is_better { score > b } else { score < b });
+        let higher_is_better = self.recipe.monitor != Monitor::Loss;
+        let is_best = stopped.is_none()
+            && self.state.best.score.is_none_or(|b| if higher_is_better { score > b } else { score < b });
         if is_best {
             self.state.best = Best { epoch, score: Some(score), weights: candidate };
         }
@@ -521,6 +566,7 @@ impl<'a> Trainer<'a> {
             learning_rate: p.learning_rate,
             train,
             validation,
+            robust,
             penalty,
             gradient_norm: p.norm_sum / p.epoch_steps.max(1) as f64,
             is_best,
@@ -531,6 +577,9 @@ impl<'a> Trainer<'a> {
         p.epoch = epoch;
         (p.batch, p.sums, p.norm_sum, p.epoch_steps, p.seconds) = (0, Sums::default(), 0.0, 0, 0.0);
         self.clock = Instant::now();
+        if let Some(reason) = stopped {
+            return Ok(Some(Ended::Stopped { reason }));
+        }
         let seen = Observation { epoch, score, higher_is_better };
         self.schedule.observe(&seen);
         if let Some(reason) = self.stopping.observe(&seen)
@@ -579,8 +628,58 @@ impl<'a> Trainer<'a> {
         Ok(Metrics::from(&sums))
     }
 
-    fn score(&self, metrics: &Metrics) -> f64 {
+    /// Metrics where the rule finds the validation rows hardest, where that is monitored.
+    fn measure_robust(&mut self, weights: &Weights) -> Result<Option<Metrics>, TrainError> {
+        let (Monitor::RobustAccuracy, Some(rows)) = (self.recipe.monitor, self.validation.clone()) else {
+            return Ok(None);
+        };
+        let kept = std::mem::replace(&mut self.net.weights, weights.clone());
+        let done = self.over_hardest(&rows);
+        self.net.weights = kept;
+        done.map(|sums| Some(Metrics::from(&sums)))
+    }
+
+    fn over_hardest(&mut self, rows: &Rows) -> Result<Sums, TrainError> {
+        let size = self.net.model().fixed_batch().filter(|&b| b > 0).unwrap_or(VALIDATION_BATCH);
+        // The same draws after every epoch, so that epochs are compared by their weights alone.
+        let base = Rng::named(self.recipe.seed, "robust").next_u64();
+        let mut sums = Sums::default();
+        for (number, batch) in (0..).zip(rows.batches(size, None, 0)?) {
+            let mut batch = batch?;
+            let seed = Rng::stream(base, number + 1).next_u64();
+            let mut step = Step { net: &mut self.net, objective: &*self.objective, number, seed, active: &[] };
+            let Some(features) = self.rule.hardest(&mut step, &batch)? else {
+                let kind = &self.recipe.gradient.kind;
+                let message = format!(
+                    "`monitor = \"robust-accuracy\"` needs a gradient rule that attacks, such as `pgd-at`; `{kind}` does not"
+                );
+                return Err(TrainError::Mismatch { message });
+            };
+            batch.features = features;
+            let outputs = self.net.answers(&self.net.weights, &batch.features)?;
+            sums.add(&evaluate(&*self.objective, &outputs, &batch)?.0);
+        }
+        Ok(sums)
+    }
+
+    /// What the rule says to the end of an epoch.
+    fn judge_epoch(&mut self) -> Result<Option<String>, TrainError> {
+        let epoch = self.state.progress.epoch;
+        let number = (epoch + 1) * self.batches_per_epoch;
+        let seed = Rng::stream(Rng::named(self.recipe.seed, "epoch").next_u64(), epoch + 1).next_u64();
+        let shuffle = self.recipe.shuffle.then_some((self.recipe.seed, epoch));
+        let (rows, size) = (self.train.clone(), self.recipe.batch_size);
+        let first = || {
+            let none = || TrainError::Mismatch { message: "the data has no rows to train on".to_owned() };
+            rows.batches(size, shuffle, 0)?.next().ok_or_else(none)?
+        };
+        let mut step = Step { net: &mut self.net, objective: &*self.objective, number, seed, active: &[] };
+        self.rule.end_epoch(&mut step, &first)
+    }
+
+    fn score(&self, metrics: &Metrics, robust: Option<&Metrics>) -> f64 {
         match self.recipe.monitor {
+            Monitor::RobustAccuracy => robust.and_then(|r| r.accuracy).unwrap_or(-metrics.loss),
             Monitor::Loss => metrics.loss,
             // Where answers are neither right nor wrong, the loss is all there is.
             Monitor::Accuracy => metrics.accuracy.unwrap_or(-metrics.loss),
@@ -685,6 +784,7 @@ impl<'a> Trainer<'a> {
             train_sha256: self.hashes.train,
             validation_sha256: self.hashes.validation,
             start: p.start,
+            start_robust: p.start_robust,
             seconds: p.epochs.iter().map(|e| e.seconds).sum::<f64>() + p.seconds,
             epochs: p.epochs,
             best_epoch,

@@ -56,7 +56,17 @@ pub(super) fn unpacked(bench: &Bench, package: &str, options: &[&str]) -> anyhow
 
 /// Runs `tests/bars/SCRIPT`, whose last line is `{"figure": …, "pass": …}`; its details go to standard error.
 pub(super) fn script(bench: &Bench, script: &str, arguments: &[&Path]) -> anyhow::Result<Measured> {
-    let mut run = Command::new(interpreter(bench)?);
+    script_with(bench, &interpreter(bench)?, script, arguments)
+}
+
+/// The same with an interpreter of one's own.
+pub(super) fn script_with(
+    bench: &Bench,
+    interpreter: &Path,
+    script: &str,
+    arguments: &[impl AsRef<std::ffi::OsStr>],
+) -> anyhow::Result<Measured> {
+    let mut run = Command::new(interpreter);
     run.arg(bench.root.join("tests/bars").join(script)).args(arguments);
     measured(&command::output(&mut run)?).with_context(|| format!("reading the result of {script}"))
 }

@@ -13,9 +13,10 @@ const SPARSE: f64 = 0.01;
 /// signs of the largest hundredth of the gradient, in equal parts; l0: those features by their whole range.
 ///
 /// # Edge cases
-/// A gradient that is zero everywhere moves nothing.
-pub(crate) fn step(norm: Norm, gradient: &[f32], size: f32, x: &mut [f32]) {
-    match norm {
+/// A gradient that is zero everywhere moves nothing. For l1 and l0, features at the edge of the box that would leave it are
+/// passed over: the projection would take their part of the step away.
+pub(crate) fn step(ball: &Ball, gradient: &[f32], size: f32, x: &mut [f32]) {
+    match ball.norm {
         Norm::Linf => {
             for (x, g) in x.iter_mut().zip(gradient) {
                 if *g != 0.0 {
@@ -32,8 +33,10 @@ pub(crate) fn step(norm: Norm, gradient: &[f32], size: f32, x: &mut [f32]) {
         }
         Norm::L1 | Norm::L0 => {
             let most = ((gradient.len() as f64 * SPARSE).ceil() as usize).max(1);
-            let chosen = steepest(gradient, most);
-            let each = if norm == Norm::L1 { size / chosen.len().max(1) as f32 } else { size };
+            let stays = |(g, x): (&f32, &f32)| if *g > 0.0 { *x >= ball.high } else { *x <= ball.low };
+            let free: Vec<f32> = gradient.iter().zip(x.iter()).map(|p| if stays(p) { 0.0 } else { *p.0 }).collect();
+            let chosen = steepest(&free, most);
+            let each = if ball.norm == Norm::L1 { size / chosen.len().max(1) as f32 } else { size };
             chosen.into_iter().for_each(|i| x[i] += each.copysign(gradient[i]));
         }
     }
@@ -60,7 +63,7 @@ pub(crate) fn linear_maximum(ball: &Ball, origin: &[f32], gradient: &[f32]) -> V
     };
     match ball.norm {
         Norm::Linf | Norm::L2 => {
-            step(ball.norm, gradient, ball.epsilon, &mut x);
+            step(ball, gradient, ball.epsilon, &mut x);
             ball.project(origin, &mut x);
         }
         Norm::L1 => {
@@ -141,14 +144,22 @@ mod tests {
     fn steps_have_the_length_that_is_asked_for() {
         let g: Vec<f32> = (0..300).map(|i| (i as f32 - 150.5) / 7.0).collect();
         for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+            let wide = Ball { norm, epsilon: 1.0, low: -9.0, high: 9.0 };
             let mut x = vec![0.0; 300];
-            step(norm, &g, 0.5, &mut x);
+            step(&wide, &g, 0.5, &mut x);
             assert!((distance(norm, &x, &[0.0; 300]) - 0.5).abs() < 1e-6, "{norm}");
             assert!(x.iter().zip(&g).all(|(x, g)| x * g >= 0.0));
             let mut still = vec![0.25; 300];
-            step(norm, &[0.0; 300], 0.5, &mut still);
+            step(&wide, &[0.0; 300], 0.5, &mut still);
             assert!(still.iter().all(|v| *v == 0.25));
         }
+    }
+
+    #[test]
+    fn sparse_steps_pass_over_features_that_cannot_move() {
+        let mut x = [1.0, 0.5, 0.0];
+        step(&ball(Norm::L1, 1.0), &[5.0, 1.0, -9.0], 0.25, &mut x);
+        assert_eq!(x, [1.0, 0.75, 0.0]);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use super::test_support::{propose, rows, small, victim};
 
 const INPUTS: usize = 12;
 const CLASSES: usize = 4;
-/// Two evaluations in batches of other sizes: sums are taken in another order.
-const CLOSE: f32 = 1e-4;
+/// Two evaluations in batches of other sizes: sums are taken in another order, and a hundred steps carry that on.
+const CLOSE: f32 = 2e-3;
 
 fn all() -> Vec<Configured<dyn Attack>> {
     ATTACKS.iter().map(|e| (e.build)(e.card, toml::Table::new()).unwrap()).collect()

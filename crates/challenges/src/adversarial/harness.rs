@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use netproof_audit::{Configured, Progress};
-use netproof_core::{Card, Threat};
+use netproof_core::{Card, CardKind, Challenge, Norm, Threat};
 use netproof_stats::interval::proportion::clopper_pearson;
 use netproof_stats::rng::Rng;
 use netproof_stats::{Estimate, Interval, Level};
@@ -50,6 +50,41 @@ impl Fate {
     /// Right after all attacks so far.
     pub fn is_robust(self) -> bool {
         matches!(self, Self::Certified | Self::Standing)
+    }
+}
+
+/// Proposes given examples, batch after batch.
+struct Replay {
+    examples: std::sync::Mutex<Vec<f32>>,
+}
+
+static REPLAY: Card = Card {
+    id: "replay",
+    version: 1,
+    kind: CardKind::Attack,
+    title: "Replay",
+    challenge: Challenge::Adversarial,
+    measures: "",
+    reference: "",
+    needs: &[],
+    options: &[],
+};
+
+impl Attack for Replay {
+    fn norms(&self) -> &'static [Norm] {
+        &Norm::ALL
+    }
+
+    fn goal(&self) -> Goal {
+        // What is beyond the threat is not clipped into it, but refused.
+        Goal::SmallestNorm
+    }
+
+    fn propose(&self, _: &Oracle<'_, '_>, batch: &Batch<'_>, _: &Threat) -> Result<Vec<f32>, AttackError> {
+        let mut all = self.examples.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let taken = batch.x.len().min(all.len());
+        let rest = all.split_off(taken);
+        Ok(std::mem::replace(&mut *all, rest))
     }
 }
 
@@ -104,7 +139,7 @@ pub struct RobustAccuracy {
 
 /// Rows under attack, and what is known of them.
 pub struct Harness<'v, 'm> {
-    victim: &'v Victim<'m>,
+    victim: Victim<'m>,
     judge: Victim<'m>,
     threat: Threat,
     x: Vec<f32>,
@@ -115,6 +150,7 @@ pub struct Harness<'v, 'm> {
     outcomes: Vec<Outcome>,
     adversarial: Vec<f32>,
     stages: Vec<Stage>,
+    notes: Vec<String>,
     progress: &'v dyn Progress,
     deadline: Option<Instant>,
 }
@@ -132,7 +168,7 @@ impl<'v, 'm> Harness<'v, 'm> {
     /// # Errors
     /// A value is outside the bounds, a label is no class, or the network refuses.
     pub fn new(
-        victim: &'v Victim<'m>,
+        victim: &Victim<'m>,
         threat: Threat,
         x: &Tensor,
         labels: &[usize],
@@ -179,7 +215,7 @@ impl<'v, 'm> Harness<'v, 'm> {
             })
             .collect();
         Ok(Self {
-            victim,
+            victim: victim.clone(),
             judge,
             threat,
             adversarial: values.clone(),
@@ -190,6 +226,7 @@ impl<'v, 'm> Harness<'v, 'm> {
             logits,
             outcomes,
             stages: Vec::new(),
+            notes: victim.notes().to_vec(),
             progress,
             deadline: None,
         })
@@ -213,8 +250,31 @@ impl<'v, 'm> Harness<'v, 'm> {
     }
 
     /// The network.
-    pub fn victim(&self) -> &'v Victim<'m> {
-        self.victim
+    pub fn victim(&self) -> &Victim<'m> {
+        &self.victim
+    }
+
+    /// From now on attacks average over this many draws of a random victim (EOT).
+    pub fn set_draws(&mut self, draws: usize) {
+        self.victim = self.victim.clone().with_draws(draws);
+    }
+
+    /// Adds something that a reader of the result should know; once.
+    pub fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
+    /// What a reader of the result should know.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Where attacks say how far they are.
+    pub fn progress(&self) -> &'v dyn Progress {
+        self.progress
     }
 
     /// What the attacker may do.
@@ -252,6 +312,21 @@ impl<'v, 'm> Harness<'v, 'm> {
         &self.logits
     }
 
+    /// Clean logits of a row.
+    pub fn row_logits(&self, i: usize) -> &[f32] {
+        row(&self.logits, self.victim.classes(), i)
+    }
+
+    /// The seed of a row's draws.
+    pub fn seed_of(&self, i: usize) -> u64 {
+        self.seeds[i]
+    }
+
+    /// Some rows as they are, and their labels.
+    pub fn pick(&self, rows: &[usize]) -> (Vec<f32>, Vec<usize>) {
+        (gather(&self.x, self.victim.row_len(), rows), rows.iter().map(|&r| self.labels[r]).collect())
+    }
+
     /// The example that broke each row, the row itself where none did, `[n, row]`.
     pub fn adversarial(&self) -> &[f32] {
         &self.adversarial
@@ -279,6 +354,29 @@ impl<'v, 'm> Harness<'v, 'm> {
             }
         }
         Ok(())
+    }
+
+    /// Takes over what an earlier evaluation found: its examples are replayed, and count only if the network is wrong on
+    /// them. Answers how many rows were broken.
+    /// # Shapes
+    /// `[n, row]`: the row itself where nothing was found
+    /// # Errors
+    /// The shape does not fit, or the network refuses.
+    pub fn replay(&mut self, name: &str, examples: &[f32]) -> Result<usize, AttackError> {
+        if examples.len() != self.x.len() {
+            let message = format!(
+                "{} values of earlier examples for {} rows of {}",
+                examples.len(),
+                self.len(),
+                self.victim.row_len()
+            );
+            return Err(AttackError::Mismatch(message));
+        }
+        let len = self.victim.row_len();
+        let rows: Vec<usize> =
+            self.standing().into_iter().filter(|&i| row(examples, len, i) != row(&self.x, len, i)).collect();
+        let examples = gather(examples, len, &rows);
+        self.attack(&REPLAY, name, &Replay { examples: std::sync::Mutex::new(examples) }, &rows)
     }
 
     /// Runs an attack on the rows that stand.
@@ -358,7 +456,8 @@ impl<'v, 'm> Harness<'v, 'm> {
         let labels: Vec<usize> = rows.iter().map(|&r| self.labels[r]).collect();
         let seeds: Vec<u64> = rows.iter().map(|&r| self.seeds[r]).collect();
         let batch = Batch { x: &x, logits: &logits, labels: &labels, seeds: &seeds };
-        let oracle = Oracle::new(self.victim, rows.len(), self.deadline);
+        let victim = self.victim.clone();
+        let oracle = Oracle::new(&victim, rows.len(), self.deadline);
         let proposed = attack.propose(&oracle, &batch, &self.threat);
         for (&r, count) in rows.iter().zip(oracle.counts()) {
             self.outcomes[r].count += count;

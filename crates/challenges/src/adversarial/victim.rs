@@ -224,6 +224,11 @@ impl<'m> Victim<'m> {
         self.batch
     }
 
+    /// Whether no logits could be found, so that what attacks see saturates.
+    pub fn sees_probabilities(&self) -> bool {
+        matches!(self.link, Link::Logarithm | Link::BinaryProbability)
+    }
+
     /// What was undone or replaced, for people.
     pub fn notes(&self) -> &[String] {
         &self.notes

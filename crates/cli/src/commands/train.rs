@@ -11,9 +11,10 @@ use netproof_challenges::training_registry;
 use netproof_data::write_png;
 use netproof_train::logs::{MlflowFolder, TensorBoard};
 use netproof_train::{
-    EXAMPLE, Ended, EpochRecord, Job, Metrics, Recipe, Record, Registry, RunOptions, StepReport, Watch, preview, train,
+    EXAMPLE, Ended, EpochRecord, Job, Metrics, Recipe, Record, RunOptions, StepReport, Watch, preview, train,
 };
 
+use crate::args::read_recipe;
 use crate::output::{print, write_json};
 
 /// Train a network, or fine-tune one, as a recipe says.
@@ -72,7 +73,7 @@ impl Train {
         };
         netproof_graph::start_threads(self.threads).context("starting threads")?;
         let registry = training_registry();
-        let mut recipe = read(path, &registry)?;
+        let mut recipe = read_recipe(path, &registry)?;
         recipe.seed = self.seed.unwrap_or(recipe.seed);
         recipe.epochs = self.epochs.unwrap_or(recipe.epochs);
         if let Some(file) = &self.preview {
@@ -133,17 +134,6 @@ impl Train {
 
 /// Images of a preview, and how often each is changed.
 const PREVIEW: [usize; 2] = [10, 9];
-
-/// Reads a recipe; paths in it become relative to where we are.
-fn read(path: &Path, registry: &Registry) -> anyhow::Result<Recipe> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading the recipe {}", path.display()))?;
-    if text.trim().is_empty() {
-        bail!("the recipe {} is empty; `netproof train --example` prints one", path.display());
-    }
-    let mut recipe = Recipe::parse(&text, registry).with_context(|| format!("{}", path.display()))?;
-    recipe.relative_to(path.parent().unwrap_or(Path::new("")));
-    Ok(recipe)
-}
 
 /// `model.onnx` and `checkpoint` give `model.checkpoint`.
 fn beside(out: &Path, extension: &str) -> PathBuf {
@@ -259,8 +249,9 @@ impl Watch for Lines {
         self.logs.iter().for_each(|l| l.epoch(e));
         self.clear();
         let validation = e.validation.as_ref().map(|v| format!("; {}", said("validation", v))).unwrap_or_default();
+        let robust = e.robust.as_ref().map(|v| format!("; {}", said("under attack", v))).unwrap_or_default();
         let best = if e.is_best { ", best so far" } else { "" };
-        eprintln!("epoch {}: {}{validation}{best}, {:.1} s", e.epoch, said("training", &e.train), e.seconds);
+        eprintln!("epoch {}: {}{validation}{robust}{best}, {:.1} s", e.epoch, said("training", &e.train), e.seconds);
     }
 
     fn note(&self, text: &str) {

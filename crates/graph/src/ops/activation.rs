@@ -4,6 +4,7 @@ use netproof_tensor::DType;
 
 use super::elementwise::{Broadcasting, arity, broadcast_shape, exact, int_value, ints, skip_consumed, zip};
 use crate::attributes::Attributes;
+use crate::bounds;
 use crate::error::{OpError, OpResult, invalid};
 use crate::kernels::epilogue::Activation;
 use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
@@ -207,6 +208,31 @@ impl Operator for Curve {
         Ok((*self == Self::HardSwish).then_some(Activation::HardSwish))
     }
 
+    fn curve(&self, _inputs: Args<'_, Value>) -> OpResult<Option<bounds::Curve>> {
+        Ok(match *self {
+            Self::Celu { alpha } => {
+                let alpha = f64::from(alpha);
+                (alpha > 0.0).then_some(bounds::Curve::Elu { alpha, scale: 1.0, width: alpha })
+            }
+            Self::Elu { alpha, scale } => {
+                Some(bounds::Curve::Elu { alpha: f64::from(alpha), scale: f64::from(scale), width: 1.0 })
+            }
+            Self::Gelu => Some(bounds::Curve::Gelu),
+            Self::GeluTanh => Some(bounds::Curve::GeluTanh),
+            Self::HardSigmoid { alpha, beta } => {
+                Some(bounds::Curve::Clamp { slope: f64::from(alpha), shift: f64::from(beta), low: 0.0, high: 1.0 })
+            }
+            Self::HardSwish => Some(bounds::Curve::HardSwish),
+            Self::LeakyRelu { alpha } => Some(bounds::Curve::Hinge { left: f64::from(alpha), right: 1.0 }),
+            Self::Mish => Some(bounds::Curve::Mish),
+            Self::Softplus => Some(bounds::Curve::Softplus),
+            Self::Softsign => Some(bounds::Curve::Softsign),
+            Self::Swish { alpha } => Some(bounds::Curve::Swish { alpha: f64::from(alpha) }),
+            // It jumps.
+            Self::ThresholdedRelu { .. } => None,
+        })
+    }
+
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         Ok(Some(vec![Some(self.gradient(&call.inputs.real(0, call.cx)?, call.gradient()))]))
     }
@@ -258,6 +284,14 @@ impl Operator for OutputCurve {
 
     fn activation(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Activation>> {
         Ok((*self == Self::Relu).then_some(Activation::Clamp(0.0, f32::INFINITY)))
+    }
+
+    fn curve(&self, _inputs: Args<'_, Value>) -> OpResult<Option<bounds::Curve>> {
+        Ok(Some(match self {
+            Self::Relu => bounds::Curve::Hinge { left: 0.0, right: 1.0 },
+            Self::Sigmoid => bounds::Curve::Sigmoid,
+            Self::Tanh => bounds::Curve::Tanh,
+        }))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
@@ -412,6 +446,13 @@ impl Operator for Clip {
         let (low, high) = self.bounds(inputs)?;
         let (low, high) = (low.unwrap_or(f32::NEG_INFINITY), high.unwrap_or(f32::INFINITY));
         Ok((low <= high).then_some(Activation::Clamp(low, high)))
+    }
+
+    fn curve(&self, inputs: Args<'_, Value>) -> OpResult<Option<bounds::Curve>> {
+        let (low, high) = self.bounds(inputs)?;
+        let side = |bound: Option<f32>, open: f64| bound.map_or(open, f64::from);
+        let (low, high) = (side(low, f64::NEG_INFINITY), side(high, f64::INFINITY));
+        Ok((low <= high).then_some(bounds::Curve::Clamp { slope: 1.0, shift: 0.0, low, high }))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {

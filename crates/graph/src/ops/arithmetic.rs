@@ -6,6 +6,7 @@ use super::elementwise::{
     Broadcasting, arity, broadcast_shape, common_type, exact, int_to_float, int_value, ints, positions, skip_consumed,
     zip,
 };
+use crate::bounds::Curve;
 use crate::error::{OpError, OpResult, invalid};
 use crate::operator::{Args, Backward, Context, Entry, Fact, Keep, Operator, Value, one};
 use crate::real::Real;
@@ -186,6 +187,18 @@ impl Operator for Pow {
             Ok(g.mul(&slope).sum_to(&second).reshape(b.shape()))
         })?;
         Ok(Some(vec![base, exponent]))
+    }
+
+    fn curve(&self, inputs: Args<'_, Value>) -> OpResult<Option<Curve>> {
+        let exponent = inputs.need(1)?.to_host();
+        let all = |p: f32| exponent.as_f32().is_some_and(|v| v.iter().all(|&e| e == p));
+        Ok(if all(2.0) {
+            Some(Curve::Square)
+        } else if all(0.5) {
+            Some(Curve::Sqrt)
+        } else {
+            None
+        })
     }
 
     fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {
@@ -381,6 +394,18 @@ impl Operator for Unary {
             UnaryKind::Sin => Some(g.mul(&x.cos())),
             UnaryKind::Sqrt => Some(g.div(&x.sqrt()).mul_scalar(0.5)),
         }]))
+    }
+
+    fn curve(&self, _inputs: Args<'_, Value>) -> OpResult<Option<Curve>> {
+        Ok(match self.0 {
+            UnaryKind::Abs => Some(Curve::Hinge { left: -1.0, right: 1.0 }),
+            UnaryKind::Erf => Some(Curve::Erf),
+            UnaryKind::Exp => Some(Curve::Exp),
+            UnaryKind::Log => Some(Curve::Log),
+            UnaryKind::Reciprocal => Some(Curve::Reciprocal),
+            UnaryKind::Sqrt => Some(Curve::Sqrt),
+            _ => None,
+        })
     }
 
     fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {

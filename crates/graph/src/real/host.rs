@@ -43,7 +43,7 @@ impl Real {
     }
 
     /// `f` on elements that numpy broadcasting brings together.
-    pub(super) fn zip(&self, other: &Self, f: impl Fn(f32, f32) -> f32 + Copy + Sync + Send) -> Option<Self> {
+    pub(crate) fn zip(&self, other: &Self, f: impl Fn(f32, f32) -> f32 + Copy + Sync + Send) -> Option<Self> {
         let (a, b) = (self.slice()?, other.slice()?);
         if self.shape == other.shape {
             return Some(Self::build(&self.shape, |y| elementwise::zip(&a, &b, y, f)));

@@ -148,7 +148,11 @@ mod tests {
         assert_eq!(ends, [(1.0, 1.0), (1.0, 3.0), (3.0, 2.5), (2.5, 2.5)]);
         assert_eq!(lost, 1);
         let d = draw(&plot(&[2.0, -0.5]), "p", 1.0);
-        assert!(d.svg.contains(">+2.000<") && d.svg.contains(">−0.500<") && d.svg.contains("from 1 to 2.5"), "{}", d.svg);
+        assert!(
+            d.svg.contains(">+2.000<") && d.svg.contains(">−0.500<") && d.svg.contains("from 1 to 2.5"),
+            "{}",
+            d.svg
+        );
     }
 
     #[test]

@@ -121,6 +121,7 @@ mod tests {
                 learning_rate: 0.1,
                 train: metrics,
                 validation: Some(metrics),
+                robust: None,
                 penalty: 0.0,
                 gradient_norm: 1.0,
                 is_best: true,

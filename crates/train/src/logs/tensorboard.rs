@@ -130,6 +130,7 @@ mod tests {
             learning_rate: 0.1,
             train: metrics,
             validation: None,
+            robust: None,
             penalty: 0.0,
             gradient_norm: 1.0,
             is_best: true,

@@ -3,6 +3,7 @@
 use netproof_tensor::{DType, Elements, Tensor};
 
 use crate::attributes::Attributes;
+use crate::bounds::Windows;
 use crate::error::{OpResult, invalid, unsupported};
 use crate::kernels::pool::Pool;
 use crate::operator::{Args, Backward, Context, Fact, Operator, Value, one};
@@ -216,6 +217,27 @@ impl Operator for MaxPool {
             values.push(Value::host(Tensor::i64(fact.shape.clone(), self.numbers(&places, &geometry))?));
         }
         Ok(values)
+    }
+
+    fn maximum(&self, x: &[usize]) -> OpResult<Option<Windows>> {
+        if self.outputs > 1 {
+            return Ok(None);
+        }
+        let geometry = self.reach.geometry(x)?;
+        let mut windows: Vec<Vec<u32>> = vec![vec![0]];
+        for axis in 0..geometry.rank() {
+            let size = geometry.input[axis];
+            let along = geometry.positions(axis);
+            let longer = windows.iter().flat_map(|window| {
+                along.iter().map(move |places| {
+                    let each = |&at: &u32| places.iter().map(move |&p| at * size as u32 + p as u32);
+                    window.iter().flat_map(each).collect()
+                })
+            });
+            windows = longer.collect();
+        }
+        let planes = x[1];
+        Ok(Some(Windows { planes, plane: geometry.input.iter().product(), windows }))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {

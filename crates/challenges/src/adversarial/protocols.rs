@@ -1,0 +1,14 @@
+//! The protocols: one file and one registry line each.
+
+pub(crate) mod autoattack;
+pub(crate) mod cascade;
+
+use netproof_audit::Entry;
+
+use super::protocol::{Protocols, protocol};
+
+/// All protocols.
+pub static PROTOCOLS: Protocols = &[
+    Entry { card: &cascade::CARD, build: protocol::<cascade::Cascade> },
+    Entry { card: &autoattack::CARD, build: protocol::<autoattack::AutoAttack> },
+];

@@ -1,0 +1,291 @@
+//! Checks that train, remedies that train, and the loop around them, on a task of points in the plane with wrong labels.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use netproof_audit::repair::{Settings, State, prepare};
+use netproof_audit::{
+    Candidate, Case, Change, Goal, Making, Plan, Policy, Retraining, RunFolder, Silent, Subject, Training, changed,
+    context, run, select,
+};
+use netproof_challenges::{CHECKS, GOALS, QUALITY, REMEDIES, training_registry};
+use netproof_core::{AuditDocument, Evidence, Finding, Need, Verdict};
+use netproof_data::{Dataset, Labels, OpenOptions};
+use netproof_graph::Model;
+use netproof_graph::builders::{Activation, mlp};
+use netproof_stats::Level;
+use netproof_stats::rng::Rng;
+use netproof_tensor::Tensor;
+use netproof_train::{DataSection, Job, Method, Recipe, Registry, RunOptions, train};
+
+/// Points around three centres; every `wrong`-th label is that of the next centre.
+fn points(n: usize, seed: u64, wrong: Option<usize>) -> Dataset {
+    let mut rng = Rng::new(seed);
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for i in 0..n {
+        let class = i % 3;
+        let angle = class as f64 * 2.0 * std::f64::consts::PI / 3.0;
+        x.push((angle.cos() + 0.45 * rng.normal()) as f32);
+        x.push((angle.sin() + 0.45 * rng.normal()) as f32);
+        // A feature that means nothing, by which rows can be told apart.
+        x.extend((0..8).map(|_| rng.normal() as f32));
+        y.push(if wrong.is_some_and(|w| i % w == 0) { (class + 1) % 3 } else { class });
+    }
+    let x = Tensor::f32(vec![n, 10], x).unwrap();
+    Dataset::from_memory(x, Labels::Classes(y), Vec::new(), &OpenOptions::default()).unwrap()
+}
+
+fn recipe() -> Recipe {
+    Recipe {
+        epochs: 40,
+        batch_size: 16,
+        validation_fraction: 0.0,
+        optimiser: Method::new("adamw").with("learning_rate", 0.01),
+        schedule: Method::new("constant"),
+        ..Recipe::new(DataSection::new("memory"), Method::new("mlp").with("hidden", vec![toml::Value::Integer(64)]))
+    }
+}
+
+/// A network that knows its rows by heart, and the rows.
+fn overfitted() -> Subject {
+    let rows = points(180, 1, Some(6));
+    let network = mlp(&[10], &[64], 3, Activation::Relu, 3).unwrap();
+    let recipe = Recipe { epochs: 150, ..recipe() };
+    let job = Job::new(&recipe, network, rows.clone(), None).unwrap();
+    let trained = train(&recipe, job, &Registry::default(), &RunOptions::default()).unwrap();
+    let subject = Subject::new(trained.model, "overfitted", points(600, 2, None), Some(rows)).unwrap();
+    let mut own = self::recipe();
+    own.validation_fraction = 0.15;
+    subject.with_training(Some(Training::given(own, Arc::new(training_registry()))))
+}
+
+fn plan(only: &[&str], may_train: bool) -> Plan {
+    let only: Vec<String> = only.iter().map(|s| (*s).to_owned()).collect();
+    let options: toml::Table =
+        "[compute-cost]\nbatches = [1]\nseconds = 0\n[seed-variance]\nseeds = 3".parse().unwrap();
+    Plan {
+        checks: select("check", CHECKS, &only, &[], &options).unwrap(),
+        seed: 0,
+        level: Level::P95,
+        budget: None,
+        may_train,
+        policy: Policy::default(),
+        tool: "test".to_owned(),
+    }
+}
+
+fn that_train() -> Vec<&'static str> {
+    CHECKS.iter().filter(|e| e.card.needs.contains(&Need::Training)).map(|e| e.card.id).collect()
+}
+
+fn metric<'d>(d: &'d AuditDocument, name: &str) -> &'d Finding {
+    d.all_findings().find(|f| f.metric.as_deref() == Some(name)).unwrap_or_else(|| panic!("no {name}"))
+}
+
+#[test]
+fn checks_that_train_answer_with_intervals_and_are_kept() {
+    let subject = overfitted();
+    let mut checks = that_train();
+    checks.extend(["generalisation-gap", "learning-curves"]);
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = RunFolder::open(folder.path()).unwrap();
+    let first = run(&subject, &plan(&checks, true), Some(&run_folder), &Silent).unwrap();
+    for id in &checks {
+        let own: Vec<&Finding> = first.findings.iter().filter(|f| f.check == *id).collect();
+        assert!(!own.is_empty(), "{id}");
+        for f in own {
+            assert!(!matches!(f.verdict, Verdict::Failed | Verdict::NotApplicable), "{}: {}", f.id, f.explanation);
+            let excused = f.caveats.iter().any(|c| c.starts_with("no interval"));
+            assert!(f.value.is_none() || f.interval.is_some() || excused, "{} has no interval", f.id);
+            if let (Some(v), Some(i)) = (f.value, &f.interval) {
+                assert!(i.low <= i.high && v.is_finite(), "{}", f.id);
+            }
+        }
+    }
+    // The gap is called, by the two data sets and by folds.
+    let gap = metric(&first, "accuracy_gap");
+    assert!(gap.verdict == Verdict::Concern && gap.interval.as_ref().unwrap().low > 0.0, "{gap:?}");
+    assert!(metric(&first, "accuracy_gap_k_fold").value.unwrap() > 0.05);
+    // Thirty labels of 180 are wrong: rows 0, 6, 12, …
+    let memorised = metric(&first, "memorised_fraction");
+    assert_eq!(memorised.verdict, Verdict::Concern);
+    let ids = memorised.evidence.iter().find_map(|e| if let Evidence::Rows { ids, .. } = e { Some(ids) } else { None });
+    let ids = ids.unwrap();
+    let found = ids.iter().filter(|id| *id % 6 == 0).count();
+    assert!(found >= 24 && 2 * found >= ids.len(), "{found} of {} flagged rows are wrong", ids.len());
+    // A second run trains nothing and finds the same; a third network in the folder would have its own key.
+    let trained = std::fs::read_dir(folder.path().join("trained")).unwrap().count();
+    let second = run(&subject, &plan(&checks, true), Some(&run_folder), &Silent).unwrap();
+    assert_eq!(first.digest, second.digest);
+    assert_eq!(second.clock.reused.len(), checks.len());
+    std::fs::remove_dir_all(folder.path().join("findings")).unwrap();
+    let run_folder = RunFolder::open(folder.path()).unwrap();
+    let third = run(&subject, &plan(&checks, true), Some(&run_folder), &Silent).unwrap();
+    assert_eq!(
+        (first.digest, trained),
+        (third.digest, std::fs::read_dir(folder.path().join("trained")).unwrap().count())
+    );
+}
+
+#[test]
+fn nothing_trains_unless_it_is_asked_for() {
+    let subject = overfitted();
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = RunFolder::open(folder.path()).unwrap();
+    let off = run(&subject, &plan(&that_train(), false), Some(&run_folder), &Silent).unwrap();
+    assert!(off.findings.iter().all(|f| f.verdict == Verdict::NotApplicable && f.explanation.contains("--retrain")));
+    assert!(!folder.path().join("trained").exists());
+    let plain =
+        Subject::new(Model::from_file(subject.model().to_file().unwrap()).unwrap(), "p", points(60, 3, None), None);
+    let none = run(&plain.unwrap(), &plan(&that_train(), true), None, &Silent).unwrap();
+    assert!(none.findings.iter().all(|f| f.verdict == Verdict::NotApplicable));
+    // Out of time, and nothing is kept that would hide it later.
+    let late = Plan { budget: Some(Duration::from_millis(1)), ..plan(&["memorisation"], true) };
+    let late = run(&subject, &late, Some(&run_folder), &Silent).unwrap();
+    assert_eq!(late.findings[0].verdict, Verdict::Inconclusive);
+    let now = run(&subject, &plan(&["memorisation"], true), Some(&run_folder), &Silent).unwrap();
+    assert_eq!(metric(&now, "memorised_fraction").verdict, Verdict::Concern);
+}
+
+#[test]
+fn every_remedy_proposes_what_can_be_made() {
+    let subject = overfitted();
+    let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
+    let training = subject.training().unwrap();
+    for remedy in &remedies {
+        assert!(!remedy.method.goals().is_empty(), "{}", remedy.card.id);
+        for goal in remedy.method.goals() {
+            assert!(GOALS.iter().any(|g| g.id == *goal), "{} serves `{goal}`, which is no goal", remedy.card.id);
+        }
+        let cx = context(&subject, remedy.card, &remedy.options, 0, Level::P95, &Silent).unwrap();
+        for c in remedy.method.propose(&Case { subject: &subject, findings: &[] }, &cx).unwrap() {
+            assert!(c.what.ends_with('.') && !c.name.contains(' '), "{}", c.name);
+            if let Making::Train(r) = &c.making {
+                let recipe = changed(training.recipe(), &r.changes, training.registry());
+                assert!(recipe.is_ok(), "{}: {}", c.name, recipe.unwrap_err());
+            }
+        }
+    }
+    for goal in GOALS {
+        for aim in goal.aims {
+            assert!(CHECKS.iter().any(|e| e.card.id == aim.check), "{} is measured by no check", goal.id);
+        }
+    }
+}
+
+fn settings<'a>(
+    remedies: &'a [netproof_audit::Configured<dyn netproof_audit::Remedy>],
+    plans: &'a [Plan; 2],
+    goals: &[&str],
+) -> Settings<'a> {
+    Settings {
+        goals: goals.iter().map(|id| GOALS.iter().find(|g: &&Goal| g.id == *id).unwrap()).collect(),
+        guards: QUALITY,
+        remedies,
+        measure: &plans[0],
+        audit: &plans[1],
+        choose: 0.4,
+        tolerance: 0.05,
+        budget: None,
+        seed: 0,
+        level: Level::P95,
+    }
+}
+
+#[test]
+fn an_overfitted_network_is_repaired_and_proved_on_other_rows() {
+    let subject = overfitted();
+    let plans = [plan(&["performance"], false), plan(&["performance", "generalisation-gap", "compute-cost"], false)];
+    let only = ["early-stopping", "weight-decay", "ensemble"].map(str::to_owned);
+    let remedies = select("remedy", REMEDIES, &only, &[], &"[ensemble]\nmembers = 3".parse().unwrap()).unwrap();
+    let settings = settings(&remedies, &plans, &["overfitting"]);
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = RunFolder::open(folder.path()).unwrap();
+    let prepared = prepare(&subject, &[], None, &settings, &Silent).unwrap();
+    let summary = prepared.summary();
+    assert_eq!(summary.rows, [180, 240, 360]);
+    assert!(summary.notes.is_empty() && summary.candidates.len() == 4, "{summary:?}");
+    let outcome = prepared.carry_out(&run_folder, &Silent).unwrap();
+    for t in &outcome.tried {
+        assert!(matches!(t.state, State::Measured { .. }), "{}: {:?}", t.proposal.candidate.name, t.state);
+    }
+    // A second round puts the best together, and averages them.
+    assert!(outcome.tried.len() > 4, "{}", outcome.tried.len());
+    let model = outcome.model.expect("something helps");
+    let change = outcome.changes.iter().find(|c| c.metric == "accuracy").unwrap();
+    assert!(
+        change.change.value > 0.05 && change.change.n == 360 && change.change.interval.unwrap().low > 0.0,
+        "{change}"
+    );
+    assert!(outcome.findings.iter().all(|f| f.provenance.version == 1));
+    assert_eq!(
+        outcome.trainings.len(),
+        outcome.trainings.iter().map(|(r, _)| r.seed).collect::<std::collections::HashSet<_>>().len()
+    );
+    let sides: Vec<&str> = outcome.changes.iter().map(|c| c.metric.as_str()).collect();
+    for name in ["accuracy", "log_loss", "accuracy_gap", "parameters"] {
+        assert!(sides.contains(&name), "{sides:?}");
+    }
+    // The document is what a report is made of.
+    let document = outcome.document();
+    assert!(document.findings[0].evidence.iter().any(|e| matches!(e, Evidence::Plot(_))));
+    // A second run trains nothing and ends with the same network.
+    let count = || std::fs::read_dir(folder.path().join("trained")).unwrap().count();
+    let before = count();
+    let again = prepared.carry_out(&run_folder, &Silent).unwrap();
+    assert_eq!((again.model.unwrap().sha256().unwrap(), count()), (model.sha256().unwrap(), before));
+}
+
+#[test]
+fn without_time_nothing_is_changed_and_without_training_data_nothing_is_tried() {
+    let subject = overfitted();
+    let plans = [plan(&["performance"], false), plan(&["performance"], false)];
+    let remedies = select("remedy", REMEDIES, &["dropout".to_owned()], &[], &toml::Table::new()).unwrap();
+    let late = Settings { budget: Some(Duration::ZERO), ..settings(&remedies, &plans, &["overfitting"]) };
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = RunFolder::open(folder.path()).unwrap();
+    let outcome = prepare(&subject, &[], None, &late, &Silent).unwrap().carry_out(&run_folder, &Silent).unwrap();
+    assert!(outcome.model.is_none() && outcome.tried.iter().all(|t| matches!(t.state, State::OutOfTime)));
+    assert!(outcome.findings[0].explanation.contains("did not fit the budget"));
+    let model = Model::from_file(subject.model().to_file().unwrap()).unwrap();
+    let plain = Subject::new(model, "plain", points(60, 3, None), None).unwrap();
+    let settings = settings(&remedies, &plans, &["overfitting"]);
+    let prepared = prepare(&plain, &[], None, &settings, &Silent).unwrap();
+    assert!(prepared.summary().candidates.is_empty() && !prepared.summary().notes.is_empty());
+    let few =
+        Subject::new(Model::from_file(subject.model().to_file().unwrap()).unwrap(), "few", points(30, 3, None), None);
+    assert!(prepare(&few.unwrap(), &[], None, &settings, &Silent).is_err());
+}
+
+#[test]
+fn rows_that_are_left_out_are_not_learnt_from() {
+    let subject = overfitted();
+    struct Clean;
+    impl netproof_audit::Remedy for Clean {
+        fn goals(&self) -> &'static [&'static str] {
+            &["overfitting"]
+        }
+
+        fn propose(
+            &self,
+            _: &Case<'_>,
+            _: &netproof_audit::Context<'_>,
+        ) -> Result<Vec<Candidate>, netproof_audit::AuditError> {
+            let without = (0..180).step_by(6).collect();
+            let how = Retraining { without, ..Retraining::new([Change::set("epochs", 30)]) };
+            Ok(vec![Candidate { name: "clean".into(), what: "Leaves out.".into(), making: Making::Train(how) }])
+        }
+    }
+    let card = REMEDIES[0].card;
+    let remedies = [netproof_audit::Configured { card, method: Box::new(Clean) as _, options: "{}".into() }];
+    let plans = [plan(&["performance"], false), plan(&["performance"], false)];
+    let settings = settings(&remedies, &plans, &["overfitting"]);
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = RunFolder::open(folder.path()).unwrap();
+    let prepared = prepare(&subject, &[], None, &settings, &Silent).unwrap();
+    assert_eq!(prepared.summary().candidates[0].without, 30);
+    let outcome = prepared.carry_out(&run_folder, &Silent).unwrap();
+    let change = outcome.changes.iter().find(|c| c.metric == "accuracy").unwrap();
+    // Without the wrong labels it is as good as the task allows.
+    assert!(change.after.0 > 0.85 && outcome.model.is_some(), "{change}");
+}
