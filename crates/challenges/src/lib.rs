@@ -84,6 +84,7 @@ pub fn cards() -> Vec<Card> {
     let remedies = REMEDIES.iter().map(|e| *e.card);
     let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
+    let explanations = explanations.chain(interpretability::insights::INSIGHTS.iter().map(|e| *e.card));
     checks.chain(remedies).chain(attacks).chain(explanations).collect()
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use netproof_audit::{AuditError, select};
 use netproof_challenges::interpretability::EXPLANATIONS;
+use netproof_challenges::interpretability::insights::INSIGHTS;
 use netproof_challenges::{CHECKS, REMEDIES, cards};
 
 #[test]
@@ -27,7 +28,9 @@ fn documented_defaults_are_the_defaults_and_options_are_checked() {
     let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
     let explanations = select("explanation", EXPLANATIONS, &[], &[], &toml::Table::new()).unwrap();
     let cards = all.iter().map(|c| (c.card, &c.options)).chain(remedies.iter().map(|c| (c.card, &c.options)));
+    let insights = select("explanation", INSIGHTS, &[], &[], &toml::Table::new()).unwrap();
     let cards = cards.chain(explanations.iter().map(|c| (c.card, &c.options)));
+    let cards = cards.chain(insights.iter().map(|c| (c.card, &c.options)));
     for (card, options) in cards {
         let documented: toml::Table =
             card.options.iter().map(|o| format!("{} = {}\n", o.name, o.default)).collect::<String>().parse().unwrap();

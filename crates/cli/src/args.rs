@@ -293,7 +293,7 @@ pub(crate) fn file_name(path: &Path) -> String {
 }
 
 /// Puts `ID.NAME=VALUE` into a table of tables. A value that is not TOML is text.
-fn set(options: &mut toml::Table, setting: &str) -> anyhow::Result<()> {
+pub(crate) fn set(options: &mut toml::Table, setting: &str) -> anyhow::Result<()> {
     let parts = setting.split_once('=').and_then(|(key, value)| Some((key.split_once('.')?, value)));
     let Some(((id, name), value)) = parts else { bail!("--set {setting}: must be ID.NAME=VALUE") };
     let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut t| t.remove("v"));

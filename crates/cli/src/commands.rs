@@ -6,6 +6,8 @@ pub(crate) mod card;
 pub(crate) mod completions;
 pub(crate) mod conformance;
 pub(crate) mod diff;
+pub(crate) mod explain;
+mod explain_pictures;
 pub(crate) mod fix;
 pub(crate) mod inspect;
 pub(crate) mod methods;

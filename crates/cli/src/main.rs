@@ -37,6 +37,8 @@ enum Command {
     Verify(commands::verify::Verify),
     /// Train a network, or fine-tune one, as a recipe says.
     Train(commands::train::Train),
+    /// Explain a network's answers, row by row: arrays and pictures.
+    Explain(commands::explain::Explain),
     /// Run a network on data and save its answers.
     Predict(commands::predict::Predict),
     /// Show inputs, outputs, nodes, parameters and cost of a network.
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Attack(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Train(c) => c.run(),
+        Command::Explain(c) => c.run(),
         Command::Predict(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Methods(c) => c.run(),

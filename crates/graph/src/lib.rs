@@ -19,6 +19,7 @@ mod plan;
 mod real;
 mod rewrite;
 mod rows;
+mod rules;
 mod run;
 mod threads;
 
@@ -29,5 +30,6 @@ pub use file_builder::{Attribute, FileBuilder, NewNode};
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
 pub use rewrite::Mean;
-pub use run::{Gradients, Parameters, Request, Run, Wrt};
+pub use rules::{LinearRule, LrpRules, Rule};
+pub use run::{Gradients, Parameters, Propagated, Request, Run, Wrt};
 pub use threads::start_threads;

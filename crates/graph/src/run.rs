@@ -3,6 +3,7 @@
 mod backward;
 mod parts;
 mod pass;
+mod propagate;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +14,11 @@ use crate::error::GraphError;
 use crate::model::{Dim, Model, Port, ValueId};
 
 pub use backward::Gradients;
+pub(crate) use backward::differentiate;
 pub(crate) use parts::Division;
 use parts::Parts;
 use pass::Pass;
+pub use propagate::Propagated;
 
 /// Which gradients a run must be able to give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct Request {
     pub training: Option<u64>,
     /// Gradients that [`Run::backward`] will be asked for.
     pub wrt: Wrt,
+    /// Whether [`Run::propagate`] will be asked for: all values that lie on the way back are kept.
+    pub rules: bool,
 }
 
 impl Request {
@@ -218,7 +223,7 @@ impl Run<'_> {
     pub fn backward(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
         match &self.parts {
             None => self.passes[0].backward(seeds),
-            Some(parts) => parts.backward(&self.passes, seeds),
+            Some(parts) => parts.backward(&self.passes, seeds, |i, own| self.passes[i].backward(own)),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod hardest;
 pub mod hypothesis;
 pub mod interval;
 pub mod probability;
+pub mod quadrature;
 pub mod regression;
 pub mod rng;
 pub mod roc;

@@ -12,6 +12,9 @@ use crate::command;
 /// What the scripts in `tests/bars/` import.
 const LIBRARIES: &[&str] = &["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "pyarrow==26.0.1"];
 
+/// What the scripts that compare with Captum import besides; large, so in an environment of its own.
+const CAPTUM: &[&str] = &["numpy==2.4.6", "onnx==1.23.2", "torch==2.15.0", "captum==0.9.0"];
+
 /// Whether there is a Python that can make an environment.
 pub(super) fn is_there() -> bool {
     let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -23,15 +26,27 @@ pub(super) const ABSENT: &str = "needs python3 with venv";
 
 /// The interpreter of an environment with [`LIBRARIES`], made on first use.
 pub(super) fn interpreter(bench: &Bench) -> anyhow::Result<PathBuf> {
-    let folder = bench.folder("venv")?;
+    environment(bench, "venv", LIBRARIES)
+}
+
+/// The interpreter of an environment with PyTorch and Captum: the one that `NETPROOF_BARS_PYTHON` names, or one that is made.
+pub(super) fn with_captum(bench: &Bench) -> anyhow::Result<PathBuf> {
+    match std::env::var_os("NETPROOF_BARS_PYTHON") {
+        Some(path) => Ok(path.into()),
+        None => environment(bench, "venv-captum", CAPTUM),
+    }
+}
+
+fn environment(bench: &Bench, name: &str, libraries: &[&str]) -> anyhow::Result<PathBuf> {
+    let folder = bench.folder(name)?;
     let interpreter = folder.join("bin/python");
     let marker = folder.join("libraries.txt");
-    let wanted = LIBRARIES.join("\n");
+    let wanted = libraries.join("\n");
     if std::fs::read_to_string(&marker).is_ok_and(|there| there == wanted) {
         return Ok(interpreter);
     }
     command::succeed(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    command::succeed(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(LIBRARIES))?;
+    command::succeed(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(libraries))?;
     std::fs::write(&marker, wanted).with_context(|| format!("writing {}", marker.display()))?;
     Ok(interpreter)
 }
@@ -68,7 +83,12 @@ pub(super) fn script_with(
 ) -> anyhow::Result<Measured> {
     let mut run = Command::new(interpreter);
     run.arg(bench.root.join("tests/bars").join(script)).args(arguments);
-    measured(&command::output(&mut run)?).with_context(|| format!("reading the result of {script}"))
+    figure(&mut run).with_context(|| format!("reading the result of {script}"))
+}
+
+/// Runs a command whose last line is `{"figure": …, "pass": …}`.
+pub(super) fn figure(command: &mut Command) -> anyhow::Result<Measured> {
+    measured(&command::output(command)?)
 }
 
 fn measured(output: &str) -> anyhow::Result<Measured> {

@@ -1,7 +1,7 @@
 //! What a method sees of a network: batches of answers and of gradients, by the name of an input and of an output.
 
 use netproof_audit::{Head, Subject};
-use netproof_graph::{GraphError, Model, Request, Run, Wrt};
+use netproof_graph::{GraphError, Model, Request, Rule, Run, Wrt};
 use netproof_tensor::Tensor;
 
 use super::{ExplainError, Question};
@@ -58,6 +58,18 @@ pub struct Explained<'m> {
     fixed: Option<usize>,
     /// Bytes per row: of a forward pass, and of one that is walked back.
     bytes: [u64; 2],
+    values: Vec<Made>,
+}
+
+/// A value that a node makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// Its name.
+    pub(crate) name: String,
+    /// The operator that makes it.
+    pub(crate) operator: String,
+    /// Shape of one row; `None` where it has no row per sample.
+    pub(crate) row: Option<Vec<usize>>,
 }
 
 /// What a pass must be able to give.
@@ -129,7 +141,36 @@ impl<'m> Explained<'m> {
         let all: u64 = cost.nodes.iter().map(|n| n.activation_bytes).sum();
         let bytes =
             [cost.peak_activation_bytes, all + cost.peak_activation_bytes].map(|b| b.div_ceil(rows as u64).max(1));
-        Ok(Self { model, input, is_input, output, undone, answer, row, output_row, batch: choice.batch, fixed, bytes })
+        let made = cost.nodes.iter().filter_map(|n| {
+            let (name, shape) = (n.node.outputs.first()?.clone(), n.shapes.first()?);
+            let row = (shape.first() == Some(&rows)).then(|| shape[1..].to_vec());
+            Some(Made { name, operator: n.node.operator.clone(), row })
+        });
+        let (values, batch) = (made.collect(), choice.batch);
+        Ok(Self { model, input, is_input, output, undone, answer, row, output_row, batch, fixed, bytes, values })
+    }
+
+    /// The same question to another network with the same names, such as a rewritten one.
+    pub(crate) fn on<'a>(&self, model: &'a Model) -> Explained<'a> {
+        Explained {
+            model,
+            input: self.input.clone(),
+            is_input: self.is_input,
+            output: self.output.clone(),
+            undone: self.undone.clone(),
+            answer: self.answer,
+            row: self.row.clone(),
+            output_row: self.output_row.clone(),
+            batch: self.batch,
+            fixed: self.fixed,
+            bytes: self.bytes,
+            values: self.values.clone(),
+        }
+    }
+
+    /// What the nodes make, in order.
+    pub(crate) fn made(&self) -> &[Made] {
+        &self.values
     }
 
     /// The network of an audit, with its own input and output.
@@ -144,6 +185,41 @@ impl<'m> Explained<'m> {
         let example = example.map_err(|e| ExplainError::not_applicable(e.to_string()))?;
         let binary = matches!(subject.head(), Head::BinaryLogit | Head::BinaryProbability);
         Self::new(model, &Choice { binary, ..Choice::default() }, &[(port.name.clone(), example)])
+    }
+
+    /// Rows of the explained value and all other inputs, from the inputs of the network: what a [`Question`] holds.
+    /// # Errors
+    /// An input is missing or does not fit.
+    pub fn rows_of(&self, inputs: &[(String, Tensor)]) -> Result<(Tensor, Vec<(String, Tensor)>), ExplainError> {
+        if self.is_input {
+            let (own, others): (Vec<_>, Vec<_>) = inputs.iter().cloned().partition(|(name, _)| *name == self.input);
+            return match own.into_iter().next() {
+                Some((_, x)) => Ok((x, others)),
+                None => {
+                    Err(ExplainError::not_applicable(format!("input `{}` of the network was not given", self.input)))
+                }
+            };
+        }
+        let n = inputs.first().map_or(0, |(_, t)| t.rows());
+        let step = self.rows_per_pass(false);
+        let mut parts = Vec::new();
+        for start in (0..n).step_by(step) {
+            let rows: Vec<usize> =
+                (start..start + self.fixed.unwrap_or(step.min(n - start))).map(|r| r.min(n - 1)).collect();
+            let given = inputs.iter().map(|(name, t)| Ok((name.clone(), t.select_rows(&rows)?)));
+            let request = Request {
+                inputs: given.collect::<Result<_, ExplainError>>()?,
+                outputs: vec![self.input.clone()],
+                ..Request::default()
+            };
+            parts.push(cut(self.model.forward(&request)?.output(&self.input)?, step.min(n - start))?);
+        }
+        let x = if parts.is_empty() {
+            Tensor::zeros([&[0], &self.row[..]].concat())?
+        } else {
+            Tensor::concat_rows(&parts)?
+        };
+        Ok((x, inputs.to_vec()))
     }
 
     /// The network.
@@ -305,6 +381,61 @@ impl<'m> Explained<'m> {
         })
     }
 
+    /// What a rule other than the gradient carries from the score to the input, for the question's own rows, against the
+    /// baselines where the rule compares: `take` gets number, score and what arrived. The walk starts with 1, or with the
+    /// score where `relevance` is to be handed back. Answers what nodes kept for themselves.
+    /// # Errors
+    /// A node has no such rule, or nothing arrives.
+    pub(crate) fn carried(
+        &self,
+        q: &Question,
+        rule: &Rule,
+        relevance: bool,
+        mut take: impl FnMut(usize, f64, &[f32]),
+    ) -> Result<Vec<(String, f64)>, ExplainError> {
+        let wanted = [self.input.clone()];
+        let want = Want { gradients: &wanted, rules: true, ..Want::default() };
+        let width = self.row_len();
+        let mut kept: Vec<(String, f64)> = Vec::new();
+        let mut fill = |i: usize, row: &mut [f32]| {
+            row.copy_from_slice(q.row(i));
+            i
+        };
+        self.portions(q, q.len(), true, &want, &mut fill, |start, of, run| {
+            let y = run.output(&self.output)?;
+            let mut seed = self.seed(&y, of, q)?;
+            let (scores, k) = (y.as_f32().unwrap_or_default(), y.row_len());
+            if relevance {
+                seed.as_f32_mut().unwrap_or_default().iter_mut().zip(scores).for_each(|(s, y)| *s *= y);
+            }
+            let reference = if rule.needs_reference() {
+                let all: Vec<usize> = (0..y.rows()).map(|i| of[i.min(of.len() - 1)]).collect();
+                let rows: Vec<f32> = all.iter().flat_map(|&i| q.baseline_row(i).iter().copied()).collect();
+                let x = Tensor::f32([&[all.len()], &self.row[..]].concat(), rows)?;
+                Some(self.model.forward(&self.request(q, x, &all, &want)?)?)
+            } else {
+                None
+            };
+            let seeds = [(self.output.as_str(), &seed)];
+            let done = run.propagate(rule, reference.as_ref(), &seeds).map_err(|e| self.no_gradient(e))?;
+            let Some(arrived) = done.values.get(&self.input).and_then(Tensor::as_f32) else {
+                return Err(self.cut_off());
+            };
+            for (i, &of) in of.iter().enumerate() {
+                let score = self.score(&scores[i * k..(i + 1) * k], q.targets[of]);
+                take(start + i, score, &arrived[i * width..(i + 1) * width]);
+            }
+            for (name, amount) in done.absorbed {
+                match kept.iter_mut().find(|(n, _)| *n == name) {
+                    Some((_, sum)) => *sum += amount,
+                    None => kept.push((name, amount)),
+                }
+            }
+            Ok(())
+        })?;
+        Ok(kept)
+    }
+
     /// Values and their gradients, for the question's own rows: `take` gets the first row of a portion, values and
     /// gradients in the order of `names`; a gradient is `None` where nothing flows.
     /// # Errors
@@ -315,7 +446,7 @@ impl<'m> Explained<'m> {
         names: &[String],
         mut take: impl FnMut(usize, &[(Tensor, Option<Tensor>)]) -> Result<(), ExplainError>,
     ) -> Result<(), ExplainError> {
-        let want = Want { taps: names, gradients: names, rules: false };
+        let want = Want { taps: names, gradients: names, ..Want::default() };
         let mut fill = |i: usize, row: &mut [f32]| {
             row.copy_from_slice(q.row(i));
             i
@@ -393,6 +524,7 @@ impl<'m> Explained<'m> {
             taps: want.taps.to_vec(),
             outputs: vec![self.output.clone()],
             wrt: Wrt::values(want.gradients.iter().cloned()),
+            rules: want.rules,
             ..Request::default()
         };
         for port in self.model.inputs() {

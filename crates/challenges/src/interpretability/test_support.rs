@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use netproof_data::{Limits, read_npz};
-use netproof_graph::{Attribute, FileBuilder, Model};
+use netproof_graph::{FileBuilder, Model};
 use netproof_tensor::Tensor;
 
 use super::{Choice, Explained, Explanation, Question, explain, explanation};
@@ -51,11 +51,6 @@ pub(crate) fn stored(file: &mut FileBuilder, name: &str, shape: &[usize], values
 /// Integers for [`network`].
 pub(crate) fn ints(file: &mut FileBuilder, name: &str, values: &[i64]) -> String {
     file.add_initializer(name, Tensor::i64(vec![values.len()], values.to_vec()).unwrap())
-}
-
-/// The `axes` of a node.
-pub(crate) fn axes(values: &[i64]) -> (&'static str, Attribute) {
-    ("axes", Attribute::Ints(values.to_vec()))
 }
 
 pub(crate) fn net_of<'m>(model: &'m Model, x: &Tensor) -> Explained<'m> {

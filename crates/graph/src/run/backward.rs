@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use netproof_tensor::Tensor;
 
 use super::pass::{Call, Pass};
+use super::propagate::Way;
 use super::together;
 use crate::error::{GraphError, OpError};
 use crate::model::Node;
-use crate::operator::{Args, Backward, Context, Value};
+use crate::operator::{Args, Backward, Context, Fact, Value};
 use crate::plan::node_error;
 use crate::real::Real;
 
@@ -39,10 +40,14 @@ impl Gradients {
 
 impl Pass<'_> {
     pub(super) fn backward(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
-        together(self.plan.work, || self.walk_back(seeds))
+        together(self.plan.work, || self.walk_back(seeds, None))
     }
 
-    fn walk_back(&self, seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
+    pub(super) fn walk_back(
+        &self,
+        seeds: &[(&str, &Tensor)],
+        mut way: Option<&mut Way<'_>>,
+    ) -> Result<Gradients, GraphError> {
         let mut gradients: Vec<Option<Real>> = vec![None; self.values.len()];
         for (name, seed) in seeds {
             let id = self.model.id(name)?;
@@ -60,8 +65,8 @@ impl Pass<'_> {
             };
             accumulate(&mut gradients[id], seed);
         }
-        for call in self.calls.iter().rev() {
-            self.step_back(call, &mut gradients)?;
+        for (i, call) in self.calls.iter().enumerate().rev() {
+            self.step_back(i, call, &mut gradients, way.as_deref_mut())?;
         }
         let mut named = HashMap::new();
         for &id in &self.wanted {
@@ -72,7 +77,13 @@ impl Pass<'_> {
         Ok(Gradients(named))
     }
 
-    fn step_back(&self, call: &Call<'_>, gradients: &mut [Option<Real>]) -> Result<(), GraphError> {
+    fn step_back(
+        &self,
+        index: usize,
+        call: &Call<'_>,
+        gradients: &mut [Option<Real>],
+        way: Option<&mut Way<'_>>,
+    ) -> Result<(), GraphError> {
         let node = call.node;
         let flowing: Vec<Option<Real>> = node
             .outputs
@@ -90,17 +101,9 @@ impl Pass<'_> {
         }
         let wanted: Vec<bool> = node.inputs.iter().map(|i| i.is_some_and(|id| self.requires[id])).collect();
         let cx = Context { seed: call.seed, ..self.cx.clone() };
-        let backward = Backward {
-            inputs: Args(&call.inputs),
-            outputs: &call.outputs,
-            gradients: &flowing,
-            wanted: &wanted,
-            facts: &call.facts,
-            cx: &cx,
-        };
-        let work = std::panic::AssertUnwindSafe(|| match node.op.backward(&backward)? {
-            Some(by_hand) => Ok(by_hand),
-            None => on_tape(node, call, &flowing, &wanted, &cx),
+        let work = std::panic::AssertUnwindSafe(|| match way {
+            None => differentiate(node, &call.inputs, &call.outputs, &call.facts, &flowing, &wanted, &cx),
+            Some(way) => way.step(index, call, &flowing, &wanted, &cx),
         });
         let result = std::panic::catch_unwind(work)
             .unwrap_or_else(|_| Err(OpError::Invalid("internal error: a gradient kernel refused".to_owned())))
@@ -120,16 +123,33 @@ pub(super) fn no_seed(name: &str, seed: &Tensor, wanted: &[usize]) -> GraphError
     GraphError::NoGradient { name: name.to_owned(), reason }
 }
 
-/// Differentiates one node by repeating it on a tape.
-fn on_tape(
+/// The gradients of a node's inputs, by hand or by repeating it on a tape.
+pub(crate) fn differentiate(
     node: &Node,
-    call: &Call<'_>,
+    inputs: &[Option<Value>],
+    outputs: &[Option<Value>],
+    facts: &[Fact],
     flowing: &[Option<Real>],
     wanted: &[bool],
     cx: &Context,
 ) -> Result<Vec<Option<Real>>, OpError> {
-    let inputs: Vec<Option<Value>> = call
-        .inputs
+    let backward = Backward { inputs: Args(inputs), outputs, gradients: flowing, wanted, facts, cx };
+    match node.op.backward(&backward)? {
+        Some(by_hand) => Ok(by_hand),
+        None => on_tape(node, inputs, facts, flowing, wanted, cx),
+    }
+}
+
+/// Differentiates one node by repeating it on a tape.
+fn on_tape(
+    node: &Node,
+    inputs: &[Option<Value>],
+    facts: &[Fact],
+    flowing: &[Option<Real>],
+    wanted: &[bool],
+    cx: &Context,
+) -> Result<Vec<Option<Real>>, OpError> {
+    let inputs: Vec<Option<Value>> = inputs
         .iter()
         .zip(wanted)
         .map(|(v, &leaf)| match v {
@@ -140,7 +160,7 @@ fn on_tape(
             other => other.clone(),
         })
         .collect();
-    let outputs = node.op.eval(Args(&inputs), &call.facts, cx)?;
+    let outputs = node.op.eval(Args(&inputs), facts, cx)?;
     let pairs: Vec<(Real, Real)> = outputs
         .into_iter()
         .zip(flowing)

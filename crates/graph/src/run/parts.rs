@@ -127,7 +127,13 @@ impl Parts {
         Ok(Tensor::concat_rows(&all)?)
     }
 
-    pub(super) fn backward(&self, passes: &[Pass<'_>], seeds: &[(&str, &Tensor)]) -> Result<Gradients, GraphError> {
+    /// `back` for each part with its own seeds, put together.
+    pub(super) fn backward(
+        &self,
+        passes: &[Pass<'_>],
+        seeds: &[(&str, &Tensor)],
+        back: impl Fn(usize, &[(&str, &Tensor)]) -> Result<Gradients, GraphError> + Sync + Send,
+    ) -> Result<Gradients, GraphError> {
         let model = passes[0].model;
         for (name, seed) in seeds {
             let fact = self.plan.facts[model.id(name)?].as_ref();
@@ -146,7 +152,7 @@ impl Parts {
                 }
             }
             let own: Vec<(&str, &Tensor)> = own.iter().map(|(name, seed)| (*name, seed)).collect();
-            passes[i].backward(&own)
+            back(i, &own)
         })?;
         let names: Vec<String> = parts.iter().flat_map(Gradients::names).map(str::to_owned).collect();
         let mut whole = Gradients::default();

@@ -27,6 +27,8 @@ pub(super) struct Pass<'m> {
     /// Values that fused nodes did not make.
     pub(super) skipped: Vec<ValueId>,
     pub(super) updates: Vec<(ValueId, Real)>,
+    /// Whether rules other than the gradient may walk back: nodes stay as they are in the file, and all values are kept.
+    rules: bool,
     pub(super) cx: Context,
 }
 
@@ -70,6 +72,7 @@ impl<'m> Pass<'m> {
             wanted: Vec::new(),
             skipped: Vec::new(),
             updates: Vec::new(),
+            rules: request.rules,
             cx,
         };
         pass.start(given, request)?;
@@ -147,6 +150,10 @@ impl<'m> Pass<'m> {
         let mut fused = vec![None; model.nodes.len()];
         for (fusion, facts) in model.fusions.iter().zip(&self.plan.fused) {
             let Some(facts) = facts else { continue };
+            // One activation is what GELU is to a rule, too.
+            if self.rules && fusion.node.operator != "Gelu" {
+                continue;
+            }
             let seen = |v: &ValueId| targets.contains(v) || self.values[*v].is_some() || self.requires[*v];
             let differentiates = fusion.node.inputs.iter().flatten().any(|&i| flows[i]);
             let whole = fusion.parts.iter().all(|&p| needed[p]);
@@ -306,7 +313,8 @@ impl<'m> Pass<'m> {
         facts: Arc<[Fact]>,
         seed: u64,
     ) {
-        let (inputs, outputs) = match node.op.keep() {
+        let keep = if self.rules { Keep::Both } else { node.op.keep() };
+        let (inputs, outputs) = match keep {
             Keep::Inputs => (inputs, vec![None; outputs.len()]),
             Keep::Outputs => (vec![None; inputs.len()], outputs.into_iter().map(Some).collect()),
             Keep::Both => (inputs, outputs.into_iter().map(Some).collect()),

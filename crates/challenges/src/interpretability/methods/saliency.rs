@@ -54,7 +54,6 @@ pub(super) fn gradients(net: &Explained<'_>, q: &Question) -> Result<Vec<f32>, E
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::interpretability::test_support::{attributions, golden, linear};
 
     #[test]

@@ -3,7 +3,7 @@
 /// Nodes and weights on [0, 1] of the Gauss–Legendre rule with `n` points; the weights sum to 1.
 /// # Source
 /// Newton's method on the Legendre polynomials: Press et al., Numerical Recipes, 3rd ed., section 4.6.1.
-pub(crate) fn gauss_legendre(n: usize) -> (Vec<f64>, Vec<f64>) {
+pub fn gauss_legendre(n: usize) -> (Vec<f64>, Vec<f64>) {
     let mut nodes = vec![0.5; n];
     let mut weights = vec![1.0; n];
     for i in 0..n.div_ceil(2) {

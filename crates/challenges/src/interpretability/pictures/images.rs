@@ -1,0 +1,137 @@
+//! A row of panels for an image: what went in, the map, the map laid over it.
+
+use super::canvas::{ADVANCE, Canvas, LINE};
+use super::colour::{diverging, mix};
+use super::short;
+
+const INK: [u8; 3] = [30, 30, 30];
+const FAINT: [u8; 3] = [110, 110, 110];
+const WARNING: [u8; 3] = [178, 24, 43];
+const MARGIN: usize = 16;
+/// Pixels that a panel's longer side gets, about.
+const PANEL: usize = 252;
+/// Height of the scale under the map.
+const BAR: usize = 12;
+
+/// What is drawn of one image.
+#[derive(Debug, Clone)]
+pub struct ImageRow<'a> {
+    /// Channels, height and width.
+    pub size: [usize; 3],
+    /// The image, `[channels, height, width]`.
+    pub image: &'a [f32],
+    /// The attributions, `[channels, height, width]`; channels are summed for the picture.
+    pub attributions: &'a [f32],
+    /// First line: which row, target and score.
+    pub title: &'a str,
+    /// Second line: which method, what else must be known.
+    pub subtitle: &'a str,
+    /// Said in red across the map, where the map must not be relied on.
+    pub badge: Option<&'a str>,
+}
+
+/// The panels, with the scale of the map in the units of the score.
+pub fn image_row(row: &ImageRow<'_>) -> Canvas {
+    let [channels, h, w] = row.size;
+    let places = h * w;
+    let scale = (PANEL / h.max(w).max(1)).max(1);
+    let panel = [w * scale, h * scale];
+    let map: Vec<f32> = (0..places).map(|p| (0..channels).map(|c| row.attributions[c * places + p]).sum()).collect();
+    let largest = map.iter().filter(|v| v.is_finite()).fold(0f32, |m, v| m.max(v.abs()));
+    let unit = |p: usize| if largest > 0.0 { map[p] / largest } else { 0.0 };
+    let step = panel[0].max(ADVANCE * 18) + MARGIN;
+    let width = (MARGIN + 3 * step).max(MARGIN * 2 + 60 * ADVANCE);
+    let top = MARGIN / 2 + 2 * LINE + 6;
+    let picture_top = top + LINE;
+    let height = picture_top + panel[1] + 8 + BAR + LINE + 8;
+    let mut canvas = Canvas::new(width, height);
+    canvas.text_within([MARGIN, MARGIN / 2], width - 2 * MARGIN, row.title, INK);
+    canvas.text_within([MARGIN, MARGIN / 2 + LINE], width - 2 * MARGIN, row.subtitle, FAINT);
+    let x = |i: usize| MARGIN + i * step;
+    for (i, name) in ["input", "attribution", "overlay"].into_iter().enumerate() {
+        canvas.text([x(i), top], name, FAINT);
+    }
+    let base = pixels(row);
+    canvas.cells([x(0), picture_top], [h, w], scale, |p| base[p]);
+    canvas.cells([x(1), picture_top], [h, w], scale, |p| diverging(unit(p)));
+    canvas.cells([x(2), picture_top], [h, w], scale, |p| {
+        let grey = base[p].iter().map(|&v| u32::from(v)).sum::<u32>() / 3;
+        // A light picture under the map, so that both ends of the map stay visible.
+        let grey = mix(255, grey as u8, 0.55);
+        let (colour, cover) = (diverging(unit(p)), unit(p).abs().min(1.0).sqrt() * 0.85);
+        std::array::from_fn(|c| mix(grey, colour[c], cover))
+    });
+    for i in 0..3 {
+        canvas.frame([x(i), picture_top], panel, [200, 200, 200]);
+    }
+    bar(&mut canvas, [x(1), picture_top + panel[1] + 8], panel[0], largest);
+    if let Some(badge) = row.badge {
+        let y = picture_top + panel[1] / 2 - LINE / 2;
+        for i in [1, 2] {
+            canvas.fill([x(i), y - 4], [panel[0], LINE + 8], [255, 255, 255]);
+            canvas.frame([x(i), y - 4], [panel[0], LINE + 8], WARNING);
+            canvas.text_within([x(i) + 6, y + 2], panel[0] - 12, badge, WARNING);
+        }
+    }
+    canvas
+}
+
+/// The colour scale with its ends and zero.
+pub(super) fn bar(canvas: &mut Canvas, [x, y]: [usize; 2], width: usize, largest: f32) {
+    for i in 0..width {
+        let v = 2.0 * i as f32 / (width.max(2) - 1) as f32 - 1.0;
+        canvas.fill([x + i, y], [1, BAR], diverging(v));
+    }
+    canvas.frame([x, y], [width, BAR], [200, 200, 200]);
+    canvas.fill([x + width / 2, y], [1, BAR + 3], INK);
+    let end = short(f64::from(largest));
+    let below = y + BAR + 2;
+    canvas.text([x, below], &format!("−{end}"), INK);
+    canvas.text([x + width / 2 - ADVANCE / 2, below], "0", INK);
+    let right = format!("+{end}");
+    canvas.text([x + width.saturating_sub(right.chars().count() * ADVANCE), below], &right, INK);
+}
+
+/// The image as colours: as it is where it lies within 0 and 1, else scaled to its own range.
+fn pixels(row: &ImageRow<'_>) -> Vec<[u8; 3]> {
+    let [channels, h, w] = row.size;
+    let finite = row.image.iter().filter(|v| v.is_finite());
+    let (low, high) = finite.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    let (low, high) = if low >= 0.0 && high <= 1.0 { (0.0, 1.0) } else { (low, high) };
+    let byte = |v: f32| if high > low { ((v - low) / (high - low) * 255.0).clamp(0.0, 255.0) as u8 } else { 128 };
+    (0..h * w)
+        .map(|p| match channels {
+            3 => std::array::from_fn(|c| byte(row.image[c * h * w + p])),
+            _ => {
+                let mean = (0..channels).map(|c| row.image[c * h * w + p]).sum::<f32>() / channels as f32;
+                [byte(mean); 3]
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_is_centred_at_zero_and_scaled_by_its_largest_entry() {
+        let image = [0.0, 0.5, 1.0, 0.25];
+        let attributions = [-2.0, 0.0, 1.0, 2.0];
+        let row = ImageRow {
+            size: [1, 2, 2],
+            image: &image,
+            attributions: &attributions,
+            title: "t",
+            subtitle: "s",
+            badge: None,
+        };
+        let c = image_row(&row);
+        let count = |colour: [u8; 3]| c.pixels.chunks(3).filter(|p| **p == colour).count();
+        // Panels are 126 pixels per cell; the bar has its ends, too.
+        assert!(count([5, 48, 97]) >= 126 * 126 && count([103, 0, 31]) >= 126 * 126);
+        assert!(count(diverging(0.5)) >= 126 * 126 && count([247, 247, 247]) >= 126 * 126);
+        let marked = image_row(&ImageRow { badge: Some("do not rely on this"), ..row });
+        assert!(marked.pixels.chunks(3).any(|p| *p == WARNING) && marked != c);
+    }
+}
