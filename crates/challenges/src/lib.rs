@@ -5,6 +5,7 @@ mod compute;
 mod data_limits;
 pub mod interpretability;
 mod overfitting;
+pub mod selftest;
 mod shared;
 
 use netproof_audit::{Aim, Checks, Entry, Goal, Remedies, check, remedy};
@@ -38,6 +39,23 @@ pub static CHECKS: Checks = &[
         card: &adversarial::checks::autoattack::CARD,
         build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
     },
+    Entry { card: &interpretability::faithfulness::CARD, build: check::<interpretability::faithfulness::Faithfulness> },
+    Entry { card: &interpretability::sanity::CARD, build: check::<interpretability::sanity::SanityCheck> },
+    Entry { card: &interpretability::stability::CARD, build: check::<interpretability::stability::Stability> },
+    Entry {
+        card: &interpretability::method_agreement::CARD,
+        build: check::<interpretability::method_agreement::MethodAgreement>,
+    },
+    Entry { card: &interpretability::shortcut::CARD, build: check::<interpretability::shortcut::Shortcut> },
+    Entry {
+        card: &interpretability::explanation_fairness::CARD,
+        build: check::<interpretability::explanation_fairness::ExplanationFairness>,
+    },
+    Entry {
+        card: &interpretability::surrogate_fidelity::CARD,
+        build: check::<interpretability::surrogate_fidelity::SurrogateFidelity>,
+    },
+    Entry { card: &interpretability::explanations::CARD, build: check::<interpretability::explanations::Explanations> },
 ];
 
 /// All remedies, in the order in which a repair tries them.
@@ -85,7 +103,8 @@ pub fn cards() -> Vec<Card> {
     let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
     let explanations = explanations.chain(interpretability::insights::INSIGHTS.iter().map(|e| *e.card));
-    checks.chain(remedies).chain(attacks).chain(explanations).collect()
+    let evidence = interpretability::evidence::EVIDENCE.iter().map(|m| *m.card);
+    checks.chain(remedies).chain(attacks).chain(explanations).chain(evidence).collect()
 }
 
 /// Certificates, cheapest first, for evaluations by attacks.

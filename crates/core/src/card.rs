@@ -15,6 +15,8 @@ pub enum CardKind {
     Attack,
     /// Says why a network decides as it does.
     Explanation,
+    /// Measures whether an explanation can be relied on.
+    Evidence,
 }
 
 impl CardKind {
@@ -25,6 +27,7 @@ impl CardKind {
             Self::Remedy => "remedy",
             Self::Attack => "attack",
             Self::Explanation => "explanation",
+            Self::Evidence => "evidence",
         }
     }
 }
