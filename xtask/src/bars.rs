@@ -9,6 +9,7 @@ mod audit;
 mod build;
 mod defences;
 mod explanations;
+mod explanations_evidence;
 mod onnx;
 mod process;
 mod python;
@@ -69,6 +70,24 @@ pub(crate) static BARS: &[Bar] = &[
         bar: "every ratio of the table of benchmarks, beside PyTorch and onnxruntime",
         by_default: false,
         measure: build::kernels,
+    },
+    Bar {
+        name: "shortcut",
+        bar: "a corner block that codes the class is found, four networks without one are not accused",
+        by_default: true,
+        measure: explanations_evidence::shortcut,
+    },
+    Bar {
+        name: "sanity",
+        bar: "untrained and shuffled: guided backpropagation fails, gradients and Grad-CAM pass",
+        by_default: true,
+        measure: explanations_evidence::sanity,
+    },
+    Bar {
+        name: "selftest",
+        bar: "no case fails, under 60 s on two cores",
+        by_default: true,
+        measure: explanations_evidence::selftest,
     },
     Bar { name: "golden", bar: "every recorded value within 1e-4", by_default: true, measure: onnx::golden },
     Bar { name: "round-trip", bar: "onnxruntime gives the same to 1e-5", by_default: true, measure: onnx::round_trip },

@@ -1,5 +1,6 @@
 //! What is audited: a network, its data, and what has been computed from them so far.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,7 @@ pub struct Subject {
     training: Option<Training>,
     record: Option<Record>,
     caches: [Cache; 2],
+    remembered: Mutex<BTreeMap<String, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl std::fmt::Debug for Subject {
@@ -94,6 +96,7 @@ impl Subject {
             training: None,
             record: None,
             caches: Default::default(),
+            remembered: Mutex::default(),
         })
     }
 
@@ -261,6 +264,24 @@ impl Subject {
         let outputs = Arc::new(collector.map(Collector::finish).unwrap_or(Outputs::Regressed(Default::default())));
         *slot = Some(outputs.clone());
         Ok(Some(outputs))
+    }
+
+    /// What an earlier check of this audit computed under this key, or what `compute` gives. The key must say everything
+    /// that the value depends on besides the subject: options and seed.
+    /// # Errors
+    /// What `compute` answers; nothing is kept then.
+    pub fn remember<T: Send + Sync + 'static>(
+        &self,
+        key: &str,
+        compute: impl FnOnce() -> Result<T, AuditError>,
+    ) -> Result<Arc<T>, AuditError> {
+        let kept = lock(&self.remembered).get(key).cloned();
+        if let Some(value) = kept.and_then(|v| v.downcast::<T>().ok()) {
+            return Ok(value);
+        }
+        let value = Arc::new(compute()?);
+        lock(&self.remembered).insert(key.to_owned(), value.clone());
+        Ok(value)
     }
 
     /// The first output on these rows, in evaluation mode.

@@ -5,6 +5,7 @@ mod compute;
 mod data_limits;
 pub mod interpretability;
 mod overfitting;
+pub mod selftest;
 mod shared;
 
 use netproof_audit::{Aim, Checks, Entry, Goal, Remedies, check, remedy};
@@ -55,6 +56,23 @@ pub static CHECKS: Checks = &[
         card: &adversarial::certified_accuracy::CARD,
         build: check::<adversarial::certified_accuracy::CertifiedAccuracy>,
     },
+    Entry { card: &interpretability::faithfulness::CARD, build: check::<interpretability::faithfulness::Faithfulness> },
+    Entry { card: &interpretability::sanity::CARD, build: check::<interpretability::sanity::SanityCheck> },
+    Entry { card: &interpretability::stability::CARD, build: check::<interpretability::stability::Stability> },
+    Entry {
+        card: &interpretability::method_agreement::CARD,
+        build: check::<interpretability::method_agreement::MethodAgreement>,
+    },
+    Entry { card: &interpretability::shortcut::CARD, build: check::<interpretability::shortcut::Shortcut> },
+    Entry {
+        card: &interpretability::explanation_fairness::CARD,
+        build: check::<interpretability::explanation_fairness::ExplanationFairness>,
+    },
+    Entry {
+        card: &interpretability::surrogate_fidelity::CARD,
+        build: check::<interpretability::surrogate_fidelity::SurrogateFidelity>,
+    },
+    Entry { card: &interpretability::explanations::CARD, build: check::<interpretability::explanations::Explanations> },
 ];
 
 /// All remedies, in the order in which a repair tries them.
@@ -157,7 +175,8 @@ pub fn cards() -> Vec<Card> {
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
     let insights = interpretability::insights::INSIGHTS.iter().map(|e| *e.card);
     let certificates = adversarial::certificates::CERTIFICATES.iter().map(|e| *e.card);
-    let explanations = explanations.chain(insights);
+    let evidence = interpretability::evidence::EVIDENCE.iter().map(|m| *m.card);
+    let explanations = explanations.chain(insights).chain(evidence);
     checks.chain(remedies).chain(attacks).chain(certificates).chain(explanations).collect()
 }
 

@@ -12,5 +12,6 @@ pub(crate) mod fix;
 pub(crate) mod inspect;
 pub(crate) mod methods;
 pub(crate) mod predict;
+pub(crate) mod selftest;
 pub(crate) mod train;
 pub(crate) mod verify;

@@ -47,6 +47,8 @@ enum Command {
     Methods(commands::methods::Methods),
     /// Run the test cases of a standard.
     Conformance(commands::conformance::Conformance),
+    /// Check this program against known values, theorems and methods that must fail.
+    Selftest(commands::selftest::Selftest),
     /// Print shell completions.
     Completions(commands::completions::Completions),
 }
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Inspect(c) => c.run(),
         Command::Methods(c) => c.run(),
         Command::Conformance(c) => c.run(),
+        Command::Selftest(c) => c.run(),
         Command::Completions(c) => c.run(),
     };
     match done {

@@ -17,6 +17,8 @@ pub enum CardKind {
     Explanation,
     /// Proves that no change within a threat turns an answer.
     Certificate,
+    /// Measures whether an explanation can be relied on.
+    Evidence,
 }
 
 impl CardKind {
@@ -28,6 +30,7 @@ impl CardKind {
             Self::Attack => "attack",
             Self::Explanation => "explanation",
             Self::Certificate => "certificate",
+            Self::Evidence => "evidence",
         }
     }
 }

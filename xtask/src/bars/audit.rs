@@ -70,7 +70,7 @@ pub(super) fn big_parquet(bench: &Bench) -> anyhow::Result<Measured> {
 }
 
 /// A network of the repository's examples, or of the reference values.
-fn model(bench: &Bench, name: &str) -> Option<PathBuf> {
+pub(super) fn model(bench: &Bench, name: &str) -> Option<PathBuf> {
     let examples = bench.root.join("examples");
     let folders = std::fs::read_dir(examples).into_iter().flatten().flatten().map(|entry| entry.path());
     folders.chain(bench.golden()).map(|folder| folder.join(name)).find(|path| path.is_file())
@@ -93,12 +93,12 @@ pub(super) fn fashion_mnist(bench: &Bench) -> anyhow::Result<Option<[PathBuf; 2]
     Ok(there())
 }
 
-fn log(bench: &Bench, name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn log(bench: &Bench, name: &str) -> anyhow::Result<PathBuf> {
     Ok(bench.folder("logs")?.join(name))
 }
 
 /// A run folder without earlier findings, which an audit would rightly reuse.
-fn empty_folder(bench: &Bench, name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn empty_folder(bench: &Bench, name: &str) -> anyhow::Result<PathBuf> {
     let folder = bench.folder("runs")?.join(name);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
@@ -107,7 +107,7 @@ fn empty_folder(bench: &Bench, name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The findings of an audit that ran: 0 is nothing of concern, 1 a concern.
-fn findings(run: &Run, out: &Path) -> anyhow::Result<Vec<Value>> {
+pub(super) fn findings(run: &Run, out: &Path) -> anyhow::Result<Vec<Value>> {
     ensure!(matches!(run.code, Some(0 | 1)), run.ended("`netproof audit`"));
     ensure!(out.join("report.html").is_file(), "the audit left no report.html in {}", out.display());
     let text = std::fs::read_to_string(out.join("audit.json")).context("reading audit.json")?;
