@@ -61,13 +61,15 @@ pub(crate) fn start(
         .into_iter()
         .map(|owner| Walker { owner, rng: batch.rng(owner, purpose), x: vec![0.0; len] })
         .collect();
-    for _ in 0..STARTS {
+    for attempt in 0..STARTS {
         if waiting.is_empty() {
             break;
         }
         for w in &mut waiting {
             let Walker { rng, x, .. } = w;
-            x.iter_mut().for_each(|x| *x = ball.low + (ball.high - ball.low) * rng.unit() as f32);
+            // Uniform points look alike to many networks; corners of the box differ more.
+            let draw = |rng: &mut Rng| if attempt % 2 == 0 { rng.unit() } else { rng.below(2) as f64 };
+            x.iter_mut().for_each(|x| *x = ball.low + (ball.high - ball.low) * draw(rng) as f32);
         }
         let owners: Vec<usize> = waiting.iter().map(|w| w.owner).collect();
         let found = wrong(oracle, batch, &owners, &joined(waiting.iter().map(|w| w.x.as_slice())), best)?;

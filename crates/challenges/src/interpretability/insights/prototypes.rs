@@ -162,7 +162,8 @@ mod tests {
         for (centre, count) in [(0.0, 8), (10.0, 8)] {
             points.extend((0..count).map(|i| vec![centre + 0.1 * f64::from(i)]));
         }
-        points.push(vec![5.0]);
+        // Beyond the reach of the kernel, whose width is the median distance.
+        points.push(vec![50.0]);
         let kernel = Kernel::new(&points);
         let two = kernel.prototypes(2);
         assert!(two.iter().any(|&i| i < 8) && two.iter().any(|&i| (8..16).contains(&i)), "{two:?}");

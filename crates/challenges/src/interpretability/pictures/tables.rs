@@ -249,7 +249,7 @@ mod tests {
         let svg =
             beeswarm("t", "s", &names, &[vec![0.1, -0.1], vec![2.0, f64::NAN]], &[vec![0.0, 1.0], vec![3.0, 3.0]], 10);
         assert_eq!(svg.matches("<circle").count(), 3);
-        assert!(svg.find("large").unwrap() < svg.find("small").unwrap() && !svg.contains("NaN"));
+        assert!(svg.find(">large<").unwrap() < svg.find(">small<").unwrap() && !svg.contains("NaN"));
         assert!(beeswarm("t", "s", &[], &[], &[], 10).contains("</svg>"));
     }
 
