@@ -19,7 +19,7 @@ use super::pictures::{ImageRow, image_row};
 use super::reliance::DO_NOT_RELY;
 use super::sanity::SanityCheck;
 use super::stability::Stability;
-use super::{ExplainError, Explained, Reliance, badge, explain, explanation};
+use super::{ExplainError, Explained, Reliance, Sanity, badge_of, explain, explanation};
 use crate::shared::outputs;
 
 pub(crate) static CARD: Card = Card {
@@ -66,6 +66,7 @@ struct Candidate {
     kept: Option<f64>,
     reliance: Option<Reliance>,
     stable: Option<Estimate>,
+    sanity: Option<Sanity>,
 }
 
 impl Candidate {
@@ -109,7 +110,7 @@ impl Check for Explanations {
         if let ([_, _, _], outputs) = (net.row_shape(), outputs(subject, Part::Test, cx)?)
             && let Some(c) = outputs.classified()
         {
-            findings.push(self.gallery(subject, &net, cx, c, &shown)?);
+            findings.push(self.gallery(subject, &net, cx, c, &candidates, &shown)?);
         }
         Ok(findings.into())
     }
@@ -216,6 +217,7 @@ impl Explanations {
                 kept: sanity.and_then(|s| s.kept).map(|e| e.value),
                 reliance: sanity.map(|s| s.reliance),
                 stable,
+                sanity: sanity.cloned(),
             });
         }
         all.sort_by(|a, b| value(b.advantage).total_cmp(&value(a.advantage)).then(a.id.cmp(b.id)));
@@ -228,6 +230,7 @@ impl Explanations {
         net: &Explained<'_>,
         cx: &Context<'_>,
         c: &Classified,
+        candidates: &[Candidate],
         shown: &[&str],
     ) -> Result<netproof_core::Finding, AuditError> {
         let kinds = kinds(c, self.each.min(50));
@@ -252,7 +255,11 @@ impl Explanations {
                 Err(e) => return Err(e.into()),
             };
             let Some(map) = e.on_input(net.row_shape()) else { continue };
-            let warning = badge(net, &*method.method, q)?;
+            let measured = candidates.iter().find(|c| c.id == *id);
+            let warning = match measured.and_then(|c| c.sanity.as_ref()) {
+                Some(sanity) => sanity.badge(),
+                None => badge_of(net, id, q)?,
+            };
             maps.push((method.card, Arc::new(map), warning));
         }
         let mut at = 0;

@@ -7,11 +7,12 @@
 //! lost. On `fashion-cnn`, untrained and shuffled copies of it: gradients, integrated gradients and Grad-CAM keep at most 0.1
 //! on average, guided backpropagation 0.6 to 0.8. With the lowest layers random too, its map changes because the filters do.
 
+use netproof_audit::AuditError;
 use netproof_stats::interval::mean::mean;
 use netproof_stats::{Estimate, Level};
 
 use super::evidence::{Bench, Cascade, Case, Order, Protocol, Randomised, randomised_similarity};
-use super::{ExplainError, Explained, Explainer, Question};
+use super::{ExplainError, Explained, Explainer, Question, assess};
 
 /// What a map that fails is marked with.
 pub const DO_NOT_RELY: &str = "do not rely on this";
@@ -107,6 +108,13 @@ pub fn badge(net: &Explained<'_>, method: &dyn Explainer, q: &Question) -> Resul
         Err(ExplainError::NotApplicable { .. }) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// [`badge`] of a method by its id, with few steps or samples where it has many.
+/// # Errors
+/// There is no such method, or the network refuses the rows.
+pub fn badge_of(net: &Explained<'_>, id: &str, q: &Question) -> Result<Option<String>, AuditError> {
+    Ok(badge(net, &*assess::method(id, true)?.method, q)?)
 }
 
 #[cfg(test)]
