@@ -18,9 +18,9 @@ from training_common import netproof, train
 AGREE = 1e-4
 
 
-def measured(model: Path, images: np.ndarray, labels: np.ndarray) -> tuple[float, float, np.ndarray]:
+def measured(model: Path, name: str, images: np.ndarray, labels: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Loss and accuracy by onnxruntime, and its logits."""
-    logits = next(iter(reference(model, {"input": images}).values()))
+    logits = next(iter(reference(model, {name: images}).values()))
     shifted = logits - logits.max(1, keepdims=True)
     log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     return -log_softmax[np.arange(len(labels)), labels].mean(), (logits.argmax(1) == labels).mean(), logits
@@ -52,10 +52,8 @@ learning_rate = 3e-4
 """
         record = train(binary, work, f"tuned-{name}", recipe)
         tuned = work / f"tuned-{name}.onnx"
-        input_name = json.loads(netproof(binary, "inspect", start, "--json", "-"))["inputs"][0]["name"]
-        if input_name != "input":
-            raise SystemExit(f"{start} takes `{input_name}`")
-        (l0, a0, _), (l1, a1, logits) = (measured(m, images[cut:], y[cut:]) for m in (start, tuned))
+        input_name = json.loads(netproof(binary, "inspect", start, "--json", "-"))["inputs"][0].split(":")[0]
+        (l0, a0, _), (l1, a1, logits) = (measured(m, input_name, images[cut:], y[cut:]) for m in (start, tuned))
         netproof(binary, "predict", tuned, "--data", work / "rest.npz", "--out", work / "tuned.npz")
         off = worst_difference("logits", np.load(work / "tuned.npz")["logits"], logits)
         detail(f"{name}: best epoch {record['best_epoch']}, loss {l0:.4f} to {l1:.4f}, {100*a0:.1f} % to {100*a1:.1f} %, {off:.1e}")

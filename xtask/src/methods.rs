@@ -64,12 +64,23 @@ fn text(value: &Value, field: &str) -> anyhow::Result<String> {
     Ok(value[field].as_str().with_context(|| format!("no text `{field}`"))?.to_owned())
 }
 
-/// One row per method.
+/// One row per challenge and kind, with the ids of its methods.
 pub(crate) fn summary(methods: &[Method]) -> String {
-    let mut out = String::from("| id | kind | challenge | what it does |\n|---|---|---|---|\n");
+    let mut rows: Vec<([&str; 2], Vec<String>)> = Vec::new();
     for method in methods {
-        let challenge = method.challenge.replace(['-', '_'], " ");
-        let _ = writeln!(out, "| `{}` | {} | {} | {} |", method.id, method.kind, challenge, cell(&method.title));
+        let key = [method.challenge.as_str(), method.kind.as_str()];
+        let id = format!("`{}`", method.id);
+        match rows.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, ids)) => ids.push(id),
+            None => rows.push((key, vec![id])),
+        }
+    }
+    // The challenges in the order in which they first occur, all kinds of one together.
+    let order: Vec<&str> = rows.iter().map(|(k, _)| k[0]).collect();
+    rows.sort_by_key(|(k, _)| order.iter().position(|c| *c == k[0]));
+    let mut out = String::from("| challenge | kind | methods |\n|---|---|---|\n");
+    for ([challenge, kind], ids) in rows {
+        let _ = writeln!(out, "| {} | {kind} | {} |", challenge.replace(['-', '_'], " "), ids.join(", "));
     }
     out
 }
@@ -129,7 +140,7 @@ mod tests {
         assert_eq!(parse(&json!({ "methods": [card()] })).unwrap(), methods);
         assert_eq!(
             summary(&methods),
-            "| id | kind | challenge | what it does |\n|---|---|---|---|\n| `calibration` | check | domain shift | Calibration \\| ECE |\n"
+            "| challenge | kind | methods |\n|---|---|---|\n| domain shift | check | `calibration` |\n"
         );
         let reference = reference(&methods);
         assert!(

@@ -228,19 +228,29 @@ impl Prepared<'_> {
     pub fn carry_out(&self, folder: &RunFolder, progress: &dyn Progress) -> Result<Outcome, AuditError> {
         let deadline = self.settings.budget.and_then(|b| Instant::now().checked_add(b));
         let bench = Bench { folder, progress, deadline, given: self.measure(&self.choose, folder, progress)? };
-        let mut tried = Vec::new();
+        let mut tried: Vec<Tried> = Vec::new();
+        let mut best: Option<usize> = None;
+        let mut add = |tried: &mut Vec<Tried>, mut own: Tried| {
+            let score = |t: &Tried| t.score.filter(|s| *s > 0.0).unwrap_or(f64::NEG_INFINITY);
+            // Of equals the first, which the plan lists first. Only the best network so far is held in memory.
+            let limit = best.map_or(f64::NEG_INFINITY, |b| score(&tried[b]));
+            if score(&own) > limit {
+                if let Some(old) = best.replace(tried.len()) {
+                    tried[old].made = None;
+                }
+            } else {
+                own.made = None;
+            }
+            tried.push(own);
+        };
         for proposal in &self.proposals {
-            tried.push(self.attempt(proposal.clone(), &bench)?);
+            let own = self.attempt(proposal.clone(), &bench)?;
+            add(&mut tried, own);
         }
         for proposal in self.together(&tried) {
-            tried.push(self.attempt(proposal, &bench)?);
+            let own = self.attempt(proposal, &bench)?;
+            add(&mut tried, own);
         }
-        let best = (0..tried.len()).filter(|&i| tried[i].score.is_some_and(|s| s > 0.0));
-        let best = best.max_by(|&a, &b| {
-            let key = |i: usize| tried[i].score.unwrap_or(f64::NEG_INFINITY);
-            // Of equals the first, which the plan lists first.
-            key(a).total_cmp(&key(b)).then(b.cmp(&a))
-        });
         outcome::prove(self, tried, best, &bench)
     }
 

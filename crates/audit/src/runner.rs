@@ -64,11 +64,14 @@ pub fn run(
     let (test_hash, train_hash) = (text("sha256"), data.get("train_sha256").map(|_| text("train_sha256")));
     for configured in &plan.checks {
         let card = configured.card;
-        let training = subject.training().filter(|_| configured.method.retrains() && plan.may_train);
-        let options = match training {
-            Some(training) => format!("{} {}", configured.options, training.digest()),
-            None => configured.options.clone(),
-        };
+        let retrains = configured.method.retrains();
+        let mut options = configured.options.clone();
+        if let Some(training) = subject.training().filter(|_| retrains && plan.may_train) {
+            options += &format!(" {}", training.digest());
+        }
+        if retrains && subject.record().is_some() {
+            options += " record";
+        }
         let key = Key {
             check: card.id,
             version: card.version,

@@ -7,25 +7,36 @@
 mod ascent;
 pub mod attack;
 pub mod attacks;
+pub mod certificates;
+pub(crate) mod certified_accuracy;
 pub mod certifier;
 pub(crate) mod checks;
 #[cfg(test)]
 mod conformance;
+pub(crate) mod corruptions;
+mod decision;
 pub(crate) mod defences;
 mod error;
 pub mod harness;
 mod hyperplane;
 pub mod loss;
 pub mod masking;
+pub(crate) mod noise_stability;
 pub mod oracle;
 pub mod projection;
 pub mod protocol;
+#[cfg(test)]
+mod protocol_tests;
 pub mod protocols;
 pub mod report;
 mod rows;
+mod smallest;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod verify;
 pub mod victim;
+
+#[cfg(test)]
+mod zoo;
 
 pub use error::AttackError;

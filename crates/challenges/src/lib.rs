@@ -32,12 +32,29 @@ pub static CHECKS: Checks = &[
         build: check::<adversarial::checks::robust_accuracy::RobustAccuracyCheck>,
     },
     Entry {
+        card: &adversarial::checks::corruptions::CARD,
+        build: check::<adversarial::checks::corruptions::CorruptionsCheck>,
+    },
+    Entry {
         card: &adversarial::checks::gradient_masking::CARD,
         build: check::<adversarial::checks::gradient_masking::GradientMasking>,
     },
     Entry {
         card: &adversarial::checks::autoattack::CARD,
         build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
+    },
+    Entry {
+        card: &adversarial::defences::adaptive_attack::CARD,
+        build: check::<adversarial::defences::adaptive_attack::AdaptiveAttack>,
+    },
+    Entry {
+        card: &adversarial::defences::detection::CARD,
+        build: check::<adversarial::defences::detection::Detection>,
+    },
+    Entry { card: &adversarial::noise_stability::CARD, build: check::<adversarial::noise_stability::NoiseStability> },
+    Entry {
+        card: &adversarial::certified_accuracy::CARD,
+        build: check::<adversarial::certified_accuracy::CertifiedAccuracy>,
     },
     Entry { card: &interpretability::faithfulness::CARD, build: check::<interpretability::faithfulness::Faithfulness> },
     Entry { card: &interpretability::sanity::CARD, build: check::<interpretability::sanity::SanityCheck> },
@@ -72,6 +89,54 @@ pub static REMEDIES: Remedies = &[
     Entry { card: &overfitting::smaller_model::CARD, build: remedy::<overfitting::smaller_model::SmallerModel> },
     Entry { card: &overfitting::l1::CARD, build: remedy::<overfitting::l1::L1> },
     Entry { card: &overfitting::ensemble::CARD, build: remedy::<overfitting::ensemble::Ensemble> },
+    Entry {
+        card: &adversarial::defences::adversarial_training::CARD,
+        build: remedy::<adversarial::defences::adversarial_training::AdversarialTraining>,
+    },
+    Entry {
+        card: &adversarial::defences::preprocessing::bit_depth::CARD,
+        build: remedy::<adversarial::defences::preprocessing::bit_depth::BitDepth>,
+    },
+    Entry {
+        card: &adversarial::defences::preprocessing::jpeg::CARD,
+        build: remedy::<adversarial::defences::preprocessing::jpeg::Jpeg>,
+    },
+    Entry {
+        card: &adversarial::defences::preprocessing::total_variation::CARD,
+        build: remedy::<adversarial::defences::preprocessing::total_variation::TotalVariation>,
+    },
+    Entry {
+        card: &adversarial::defences::preprocessing::median_smoothing::CARD,
+        build: remedy::<adversarial::defences::preprocessing::median_smoothing::MedianSmoothing>,
+    },
+    Entry {
+        card: &adversarial::defences::preprocessing::gaussian_smoothing::CARD,
+        build: remedy::<adversarial::defences::preprocessing::gaussian_smoothing::GaussianSmoothing>,
+    },
+    Entry {
+        card: &adversarial::defences::preprocessing::thermometer::CARD,
+        build: remedy::<adversarial::defences::preprocessing::thermometer::Thermometer>,
+    },
+    Entry {
+        card: &adversarial::defences::noise_averaging::CARD,
+        build: remedy::<adversarial::defences::noise_averaging::NoiseAveraging>,
+    },
+    Entry {
+        card: &adversarial::defences::noise_injection::CARD,
+        build: remedy::<adversarial::defences::noise_injection::NoiseInjection>,
+    },
+    Entry {
+        card: &adversarial::defences::defensive_distillation::CARD,
+        build: remedy::<adversarial::defences::defensive_distillation::DefensiveDistillation>,
+    },
+    Entry {
+        card: &adversarial::defences::averaged_networks::CARD,
+        build: remedy::<adversarial::defences::averaged_networks::AveragedNetworks>,
+    },
+    Entry {
+        card: &adversarial::defences::diverse_ensemble::CARD,
+        build: remedy::<adversarial::defences::diverse_ensemble::DiverseEnsemble>,
+    },
 ];
 
 /// What a repair can be for. A metric that decides must be one that cannot be had by answering worse elsewhere.
@@ -88,6 +153,12 @@ pub static GOALS: &[Goal] = &[
         checks: &["calibration"],
         aims: &[Aim { check: "performance", metric: "log_loss", better: Comparison::AtMost }],
     },
+    Goal {
+        id: "robust",
+        title: "Right under small deliberate changes, measured by attacks that know the defence",
+        checks: &["robust-accuracy", "autoattack", "adaptive-attack", "gradient-masking", "minimal-perturbation"],
+        aims: &[Aim { check: "adaptive-attack", metric: "adaptive_robust_accuracy", better: Comparison::AtLeast }],
+    },
 ];
 
 /// What no repair may cost more of than is tolerated.
@@ -102,14 +173,16 @@ pub fn cards() -> Vec<Card> {
     let remedies = REMEDIES.iter().map(|e| *e.card);
     let attacks = adversarial::protocol::cards().into_iter().copied();
     let explanations = interpretability::EXPLANATIONS.iter().map(|e| *e.card);
-    let explanations = explanations.chain(interpretability::insights::INSIGHTS.iter().map(|e| *e.card));
+    let insights = interpretability::insights::INSIGHTS.iter().map(|e| *e.card);
+    let certificates = adversarial::certificates::CERTIFICATES.iter().map(|e| *e.card);
     let evidence = interpretability::evidence::EVIDENCE.iter().map(|m| *m.card);
-    checks.chain(remedies).chain(attacks).chain(explanations).chain(evidence).collect()
+    let explanations = explanations.chain(insights).chain(evidence);
+    checks.chain(remedies).chain(attacks).chain(certificates).chain(explanations).collect()
 }
 
 /// Certificates, cheapest first, for evaluations by attacks.
 pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
-    Vec::new()
+    adversarial::certifier::BOUNDED.iter().map(|b| b as &dyn adversarial::certifier::Certifier).collect()
 }
 
 /// Gradient rules of the challenges, for recipes.

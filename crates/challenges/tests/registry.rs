@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use netproof_audit::{AuditError, select};
+use netproof_challenges::adversarial::protocol::{Method, cards as attack_cards};
 use netproof_challenges::interpretability::EXPLANATIONS;
 use netproof_challenges::interpretability::insights::INSIGHTS;
 use netproof_challenges::{CHECKS, REMEDIES, cards};
@@ -11,8 +12,9 @@ use netproof_challenges::{CHECKS, REMEDIES, cards};
 fn every_card_is_unique_documented_and_cited() {
     let mut ids = HashSet::new();
     for c in cards() {
-        assert!(ids.insert(c.id), "{} is there twice", c.id);
-        assert!(c.id.chars().all(|x| x.is_ascii_lowercase() || x == '-'), "{}", c.id);
+        // A check may have the name of the protocol whose number it reports.
+        assert!(ids.insert((c.kind, c.id)), "{} is there twice", c.id);
+        assert!(c.id.chars().all(|x| x.is_ascii_lowercase() || x.is_ascii_digit() || x == '-'), "{}", c.id);
         assert!(c.measures.ends_with('.') && c.measures.len() > 40, "{}: measures", c.id);
         assert!(c.reference.contains("19") || c.reference.contains("20"), "{}: no year in the reference", c.id);
         assert!(!c.title.is_empty() && c.version > 0);
@@ -26,11 +28,15 @@ fn every_card_is_unique_documented_and_cited() {
 fn documented_defaults_are_the_defaults_and_options_are_checked() {
     let all = select("check", CHECKS, &[], &[], &toml::Table::new()).unwrap();
     let remedies = select("remedy", REMEDIES, &[], &[], &toml::Table::new()).unwrap();
-    let explanations = select("explanation", EXPLANATIONS, &[], &[], &toml::Table::new()).unwrap();
-    let cards = all.iter().map(|c| (c.card, &c.options)).chain(remedies.iter().map(|c| (c.card, &c.options)));
-    let insights = select("explanation", INSIGHTS, &[], &[], &toml::Table::new()).unwrap();
-    let cards = cards.chain(explanations.iter().map(|c| (c.card, &c.options)));
-    let cards = cards.chain(insights.iter().map(|c| (c.card, &c.options)));
+    let none = toml::Table::new();
+    let explanations = select("explanation", EXPLANATIONS, &[], &[], &none).unwrap();
+    let attacks: Vec<Method> = attack_cards().iter().map(|c| Method::find(c.id, &none).unwrap()).collect();
+    let cards = all.iter().map(|c| (c.card, c.options.as_str()));
+    let cards = cards.chain(remedies.iter().map(|c| (c.card, c.options.as_str())));
+    let cards = cards.chain(explanations.iter().map(|c| (c.card, c.options.as_str())));
+    let insights = select("explanation", INSIGHTS, &[], &[], &none).unwrap();
+    let cards = cards.chain(insights.iter().map(|c| (c.card, c.options.as_str())));
+    let cards = cards.chain(attacks.iter().map(|m| (m.card(), m.options())));
     for (card, options) in cards {
         let documented: toml::Table =
             card.options.iter().map(|o| format!("{} = {}\n", o.name, o.default)).collect::<String>().parse().unwrap();

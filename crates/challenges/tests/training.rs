@@ -25,11 +25,12 @@ fn points(n: usize, seed: u64, wrong: Option<usize>) -> Dataset {
     for i in 0..n {
         let class = i % 3;
         let angle = class as f64 * 2.0 * std::f64::consts::PI / 3.0;
-        x.push((angle.cos() + 0.45 * rng.normal()) as f32);
-        x.push((angle.sin() + 0.45 * rng.normal()) as f32);
+        x.push((angle.cos() + 0.3 * rng.normal()) as f32);
+        x.push((angle.sin() + 0.3 * rng.normal()) as f32);
         // A feature that means nothing, by which rows can be told apart.
         x.extend((0..8).map(|_| rng.normal() as f32));
-        y.push(if wrong.is_some_and(|w| i % w == 0) { (class + 1) % 3 } else { class });
+        // To either of the other classes, so that no class looks like another one.
+        y.push(if wrong.is_some_and(|w| i % w == 0) { (class + 1 + i / 5 % 2) % 3 } else { class });
     }
     let x = Tensor::f32(vec![n, 10], x).unwrap();
     Dataset::from_memory(x, Labels::Classes(y), Vec::new(), &OpenOptions::default()).unwrap()
@@ -48,7 +49,7 @@ fn recipe() -> Recipe {
 
 /// A network that knows its rows by heart, and the rows.
 fn overfitted() -> Subject {
-    let rows = points(180, 1, Some(6));
+    let rows = points(180, 1, Some(5));
     let network = mlp(&[10], &[64], 3, Activation::Relu, 3).unwrap();
     let recipe = Recipe { epochs: 150, ..recipe() };
     let job = Job::new(&recipe, network, rows.clone(), None).unwrap();
@@ -106,13 +107,13 @@ fn checks_that_train_answer_with_intervals_and_are_kept() {
     let gap = metric(&first, "accuracy_gap");
     assert!(gap.verdict == Verdict::Concern && gap.interval.as_ref().unwrap().low > 0.0, "{gap:?}");
     assert!(metric(&first, "accuracy_gap_k_fold").value.unwrap() > 0.05);
-    // Thirty labels of 180 are wrong: rows 0, 6, 12, …
+    // Thirty-six labels of 180 are wrong: rows 0, 5, 10, …
     let memorised = metric(&first, "memorised_fraction");
     assert_eq!(memorised.verdict, Verdict::Concern);
     let ids = memorised.evidence.iter().find_map(|e| if let Evidence::Rows { ids, .. } = e { Some(ids) } else { None });
     let ids = ids.unwrap();
-    let found = ids.iter().filter(|id| *id % 6 == 0).count();
-    assert!(found >= 24 && 2 * found >= ids.len(), "{found} of {} flagged rows are wrong", ids.len());
+    let found = ids.iter().filter(|id| *id % 5 == 0).count();
+    assert!(found >= 29 && 2 * found >= ids.len(), "{found} of {} flagged rows are wrong", ids.len());
     // A second run trains nothing and finds the same; a third network in the folder would have its own key.
     let trained = std::fs::read_dir(folder.path().join("trained")).unwrap().count();
     let second = run(&subject, &plan(&checks, true), Some(&run_folder), &Silent).unwrap();
@@ -211,7 +212,7 @@ fn an_overfitted_network_is_repaired_and_proved_on_other_rows() {
     }
     // A second round puts the best together, and averages them.
     assert!(outcome.tried.len() > 4, "{}", outcome.tried.len());
-    let model = outcome.model.expect("something helps");
+    let model = outcome.model.as_ref().unwrap_or_else(|| panic!("nothing helps: {:?}", outcome.tried));
     let change = outcome.changes.iter().find(|c| c.metric == "accuracy").unwrap();
     assert!(
         change.change.value > 0.05 && change.change.n == 360 && change.change.interval.unwrap().low > 0.0,
@@ -271,7 +272,7 @@ fn rows_that_are_left_out_are_not_learnt_from() {
             _: &Case<'_>,
             _: &netproof_audit::Context<'_>,
         ) -> Result<Vec<Candidate>, netproof_audit::AuditError> {
-            let without = (0..180).step_by(6).collect();
+            let without = (0..180).step_by(5).collect();
             let how = Retraining { without, ..Retraining::new([Change::set("epochs", 30)]) };
             Ok(vec![Candidate { name: "clean".into(), what: "Leaves out.".into(), making: Making::Train(how) }])
         }
@@ -283,7 +284,7 @@ fn rows_that_are_left_out_are_not_learnt_from() {
     let folder = tempfile::tempdir().unwrap();
     let run_folder = RunFolder::open(folder.path()).unwrap();
     let prepared = prepare(&subject, &[], None, &settings, &Silent).unwrap();
-    assert_eq!(prepared.summary().candidates[0].without, 30);
+    assert_eq!(prepared.summary().candidates[0].without, 36);
     let outcome = prepared.carry_out(&run_folder, &Silent).unwrap();
     let change = outcome.changes.iter().find(|c| c.metric == "accuracy").unwrap();
     // Without the wrong labels it is as good as the task allows.

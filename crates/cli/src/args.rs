@@ -13,7 +13,7 @@ use netproof_graph::{Dim, Model};
 use netproof_train::{DataSection, Recipe, Record, ScaleName, TaskName};
 use serde::{Deserialize, Serialize};
 
-use crate::project::{DataSection as ProjectData, Project};
+use crate::project::{DataSection as ProjectData, Project, absolute_spec};
 
 /// How data are read. In a project file the same names stand under `[data]` and `[train_data]`.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -237,15 +237,20 @@ impl SubjectArgs {
             Some(path) => {
                 let mut recipe = read_recipe(path, &registry)?;
                 match &train_spec {
-                    Some(spec) => recipe.data = train_reading.section(spec, &model),
+                    Some(spec) => recipe.data = train_reading.section(&absolute_spec(spec)?, &model),
                     None => train = Some(recipe.data.open()?.0),
                 }
                 Some(Training::given(recipe, registry))
             }
-            None => train.as_ref().zip(train_spec.as_ref()).map(|(rows, spec)| {
-                let section = train_reading.section(spec, &model);
-                Training::derived(&model_path.display().to_string(), section, rows, registry)
-            }),
+            None => train
+                .as_ref()
+                .zip(train_spec.as_ref())
+                .map(|(rows, spec)| -> anyhow::Result<_> {
+                    let section = train_reading.section(&absolute_spec(spec)?, &model);
+                    let path = std::path::absolute(&model_path)?.display().to_string();
+                    Ok(Training::derived(&path, section, rows, registry))
+                })
+                .transpose()?,
         };
         let name = file_name(&model_path);
         let stem = model_path.file_stem().map_or_else(|| "model".to_owned(), |s| s.to_string_lossy().into_owned());

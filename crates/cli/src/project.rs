@@ -66,12 +66,16 @@ impl Project {
         for path in [&mut self.model, &mut self.audit.recipe, &mut self.audit.policy].into_iter().flatten() {
             *path = std::path::absolute(&*path).with_context(|| format!("resolving {}", path.display()))?;
         }
-        let here = std::env::current_dir().context("finding the current folder")?;
         for section in [&mut self.data, &mut self.train_data] {
-            section.path = section.path.take().map(|spec| resolve(&here, &spec));
+            section.path = section.path.take().map(|spec| absolute_spec(&spec)).transpose()?;
         }
         Ok(())
     }
+}
+
+/// Data by whole paths.
+pub(crate) fn absolute_spec(spec: &str) -> anyhow::Result<String> {
+    Ok(resolve(&std::env::current_dir().context("finding the current folder")?, spec))
 }
 
 /// Both files of a pair are relative to the folder.

@@ -26,7 +26,18 @@ fn stderr(o: &Output) -> String {
 }
 
 const PROJECT: &str = "examples/fashion/netproof.toml";
-const FAST: [&str; 4] = ["--set", "compute-cost.seconds=0", "--set", "compute-cost.batches=[1]"];
+const FAST: [&str; 10] = [
+    "--set",
+    "compute-cost.seconds=0",
+    "--set",
+    "compute-cost.batches=[1]",
+    "--set",
+    "robust-accuracy.rows=3",
+    "--set",
+    "robust-accuracy.epsilons=[0.02]",
+    "--set",
+    "gradient-masking.rows=3",
+];
 
 fn audit(out: &Path, more: &[&str]) -> Command {
     let out = out.to_str().unwrap();
@@ -51,7 +62,8 @@ fn an_audit_leaves_its_files_and_a_second_one_takes_them_over() {
     assert!(stderr(&second).contains("performance: taken from an earlier run"), "{}", stderr(&second));
     let after = document(folder.path());
     assert_eq!(before["digest"], after["digest"]);
-    assert_eq!(after["clock"]["reused"].as_array().unwrap().len(), 5);
+    let checks = before["clock"]["seconds"].as_object().unwrap().len();
+    assert!(checks > 4 && after["clock"]["reused"].as_array().unwrap().len() == checks);
     let other = audit(folder.path(), &["--seed", "1"]).output().unwrap();
     assert!(!stderr(&other).contains("taken from"), "{}", stderr(&other));
 }
@@ -166,7 +178,7 @@ fn what_a_user_gets_wrong_is_named() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["audit", "fix", "predict", "inspect", "methods", "conformance", "completions"] {
+    for command in ["audit", "card", "diff", "fix", "predict", "inspect", "methods", "conformance", "completions"] {
         let help = run(&[command, "--help"]);
         assert!(help.status.success());
         let text = String::from_utf8(help.stdout).unwrap();
@@ -251,4 +263,61 @@ fn predict_takes_the_inputs_of_a_network_by_name() {
     let missing = run(&arguments);
     assert_eq!(missing.status.code(), Some(2));
     assert!(stderr(&missing).contains(&name) && stderr(&missing).contains("other"), "{}", stderr(&missing));
+}
+
+#[test]
+fn documents_are_made_from_an_audit_and_keep_what_people_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(audit(folder.path(), &["--only", "performance"]).output().unwrap().status.success());
+    let run_folder = folder.path().to_str().unwrap();
+    let first = run(&["card", run_folder]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    assert!(
+        stderr(&first).contains("for people to write") && stderr(&first).contains("not measured"),
+        "{}",
+        stderr(&first)
+    );
+    let card = folder.path().join("model-card.md");
+    let text = std::fs::read_to_string(&card).unwrap();
+    assert!(text.contains("finding: \"performance/accuracy\"") && text.contains("pipeline_tag: image-classification"));
+    let bom: Value = serde_json::from_slice(&std::fs::read(folder.path().join("bom.cdx.json")).unwrap()).unwrap();
+    assert_eq!(bom["specVersion"], "1.6");
+    assert!(folder.path().join("technical-documentation.html").is_file());
+
+    let mine = text.replacen("> **☐ To be written by a person.** What the model is for", "Sorting clothes", 1);
+    std::fs::write(&card, &mine).unwrap();
+    assert!(run(&["card", run_folder]).status.success());
+    assert_eq!(std::fs::read_to_string(&card).unwrap(), mine);
+    std::fs::write(&card, text.replacen("## Uses", "## My uses", 1)).unwrap();
+    let refused = run(&["card", run_folder]);
+    assert!(refused.status.code() == Some(2) && stderr(&refused).contains("--force"), "{}", stderr(&refused));
+    assert!(run(&["card", run_folder, "--force"]).status.success());
+    assert_eq!(std::fs::read_to_string(&card).unwrap(), text);
+    let wrong = run(&["card", "README.md"]);
+    assert!(wrong.status.code() == Some(2) && stderr(&wrong).contains("no audit.json"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_comparison_fails_only_where_something_became_worse() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    assert!(audit(&a, &["--only", "performance"]).output().unwrap().status.success());
+    std::fs::create_dir(&b).unwrap();
+    let mut worse = document(&a);
+    let accuracy =
+        worse["findings"].as_array_mut().unwrap().iter_mut().find(|f| f["id"] == "performance/accuracy").unwrap();
+    (accuracy["value"], accuracy["interval"]["low"], accuracy["interval"]["high"]) =
+        (0.5.into(), 0.4437.into(), 0.5563.into());
+    std::fs::write(b.join("audit.json"), worse.to_string()).unwrap();
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let same = run(&["diff", a, a, "--strict"]);
+    assert_eq!(same.status.code(), Some(0), "{}", stderr(&same));
+    let page = folder.path().join("diff.html");
+    let done = run(&["diff", a, b, "--json", "-", "--html", page.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+    let json: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let found = json["findings"].as_array().unwrap().iter().find(|f| f["id"] == "performance/accuracy").unwrap();
+    assert!(found["change"] == "worse" && found["difference"]["test"] == "two-proportion z", "{found}");
+    assert!(std::fs::read_to_string(page).unwrap().contains("Two audits compared"));
+    assert_eq!(run(&["diff", b, a]).status.code(), Some(0), "better is not worse");
 }

@@ -15,6 +15,8 @@ pub enum CardKind {
     Attack,
     /// Says why a network decides as it does.
     Explanation,
+    /// Proves that no change within a threat turns an answer.
+    Certificate,
     /// Measures whether an explanation can be relied on.
     Evidence,
 }
@@ -27,6 +29,7 @@ impl CardKind {
             Self::Remedy => "remedy",
             Self::Attack => "attack",
             Self::Explanation => "explanation",
+            Self::Certificate => "certificate",
             Self::Evidence => "evidence",
         }
     }

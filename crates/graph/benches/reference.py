@@ -44,6 +44,32 @@ def elementwise(job):
     }[job["what"]]
 
 
+def layer(job):
+    """A layer by itself: forward, or forward and the gradients of all that it takes."""
+    kind, backward = job["what"], job["backward"]
+    if kind == "batch norm":
+        x, w, b = torch.rand(64, 64, 32, 32), torch.rand(64), torch.rand(64)
+        mean, variance = torch.zeros(64), torch.ones(64)
+        leaves, forward = [x, w, b], lambda: F.batch_norm(x, mean, variance, w, b, training=True)
+    elif kind == "layer norm":
+        x, w, b = torch.rand(4096, 1024), torch.rand(1024), torch.rand(1024)
+        leaves, forward = [x, w, b], lambda: F.layer_norm(x, (1024,), w, b)
+    elif kind == "attention":
+        q, k, v = (torch.rand(16, 8, 197, 64) for _ in range(3))
+        leaves, forward = [q, k, v], lambda: F.scaled_dot_product_attention(q, k, v)
+    else:
+        raise ValueError(f"no layer {kind}")
+    for leaf in leaves:
+        leaf.requires_grad_(backward)
+    return with_gradients(forward, leaves) if backward else forward
+
+
+def sums(job):
+    """The sum over the rows of a matrix, or over all but the channels."""
+    x, axes = torch.rand(*job["shape"]), job["axes"]
+    return lambda: x.sum(axes)
+
+
 def step(forward, parameters, x, labels, what):
     """Inference, the gradient of the input, or those of the parameters, of the cross-entropy."""
     if what == "inference":
@@ -182,7 +208,9 @@ JOBS = {
     "elementwise": elementwise,
     "probe": probe,
     "stack": stack,
+    "layer": layer,
     "network": network,
+    "sums": sums,
     "onnxruntime": session,
 }
 

@@ -3,6 +3,7 @@
 //! A [`Fusion`] stands for nodes whose values in between nobody else uses. A run takes it unless it is asked for one of
 //! those values (a tap, an override, a gradient). One file per pattern, one line in [`PATTERNS`].
 
+mod attention;
 mod finish;
 mod gelu;
 mod softmax;
@@ -24,7 +25,7 @@ pub(crate) struct Fusion {
 /// Finds the fusions of one kind that begin at a node.
 type Pattern = fn(&Uses<'_>, usize) -> Option<Fusion>;
 
-const PATTERNS: &[Pattern] = &[gelu::find, softmax::find, finish::find];
+const PATTERNS: &[Pattern] = &[gelu::find, attention::find, softmax::find, finish::find];
 
 /// Who uses what.
 pub(crate) struct Uses<'a> {

@@ -7,7 +7,9 @@
 //!   the reference path.
 //! - Scratch memory belongs to the thread and is used again; its size is bounded and stated.
 
+pub(crate) mod attention;
 pub(crate) mod batch;
+pub(crate) mod batch_norm;
 pub(crate) mod convolution;
 mod depthwise;
 mod direct;
@@ -29,4 +31,5 @@ mod weights;
 mod winograd;
 
 pub(crate) use task::alone;
-use task::{PRODUCTS, Shared, parallel, with_scratch, worth};
+use task::{PRODUCTS, Shared, collected, parallel, with_scratch, worth};
+pub use vectors::vectorised;

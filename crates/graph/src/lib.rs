@@ -27,9 +27,10 @@ pub use bounds::{Ascent, BoundMethod, Bounds, BoundsRequest, Norm, Region, Round
 pub use cost::{Cost, NodeCost, NodeInfo};
 pub use error::{GraphError, Unsupported};
 pub use file_builder::{Attribute, FileBuilder, NewNode};
+pub use kernels::vectorised;
 pub use loss::cross_entropy;
 pub use model::{Dim, Model, ParameterInfo, Port};
-pub use rewrite::Mean;
+pub use rewrite::{IntervalNetwork, Mean};
 pub use rules::{LinearRule, LrpRules, Rule};
 pub use run::{Gradients, Parameters, Propagated, Request, Run, Wrt};
 pub use threads::start_threads;

@@ -219,6 +219,9 @@ pub(crate) enum Keep {
     Both,
 }
 
+/// Outputs of a call in training mode, and new values of inputs by number.
+pub(crate) type Trained = (Vec<Value>, Vec<(usize, Real)>);
+
 /// An operator with its attributes, as one node of a network has it.
 pub(crate) trait Operator: Send + Sync {
     /// Types and shapes of the outputs. All checks of the inputs are here: whatever passes must run.
@@ -253,6 +256,11 @@ pub(crate) trait Operator: Send + Sync {
         Ok(None)
     }
 
+    /// The axis that this operator takes a softmax over, where it is one and `rank` is the rank of its input.
+    fn softmax_axis(&self, _rank: usize) -> Option<usize> {
+        None
+    }
+
     /// The axis of every output along which rows of the batch lie, where each depends on the same row of the inputs alone;
     /// `None` where rows meet, or where nobody has thought about it.
     fn rows(&self, _call: &RowsOf<'_>) -> Option<usize> {
@@ -275,9 +283,9 @@ pub(crate) trait Operator: Send + Sync {
         Keep::Inputs
     }
 
-    /// In training mode, new values of parameters that keep running statistics, by input number.
-    fn running_statistics(&self, _inputs: Args<'_, Value>, _cx: &Context) -> OpResult<Vec<(usize, Real)>> {
-        Ok(Vec::new())
+    /// [`Operator::eval`] in training mode, with new values of parameters that keep running statistics, by input number.
+    fn eval_training(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Trained> {
+        Ok((self.eval(inputs, outputs, cx)?, Vec::new()))
     }
 
     /// Multiply-accumulate operations of one call.

@@ -4,11 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use netproof_tensor::DType;
 
-use crate::error::{GraphError, OpError};
+use crate::error::{GraphError, OpError, OpResult};
 use crate::fusion::Fusion;
 use crate::model::{Model, Node, ValueId};
-use crate::operator::{Args, Context, Fact, Value};
-use crate::run::Division;
+use crate::operator::{Args, Context, Fact, Trained, Value};
+use crate::run::{Division, Schedule};
 
 /// Most plans that a model remembers; the oldest is dropped first.
 const REMEMBERED: usize = 8;
@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) calls: Vec<Option<Arc<[Fact]>>>,
     /// About how many operations a run takes.
     pub(crate) work: u64,
+    /// What runs where only the outputs are asked for, once that is known.
+    pub(crate) usual: OnceLock<Arc<Schedule>>,
     /// How a batch of these shapes is divided, once that is known.
     pub(crate) parts: OnceLock<Option<Division>>,
     /// For each fusion of the model the facts of its outputs, where it fits.
@@ -104,7 +106,7 @@ impl Model {
             Some(node.op.macs(Args(&inputs), &outputs).saturating_add(written as u64 * 8))
         };
         let work = self.nodes.iter().filter_map(cost).fold(0, u64::saturating_add);
-        Ok(Plan { facts, calls, work, parts: OnceLock::new(), fused })
+        Ok(Plan { facts, calls, work, usual: OnceLock::new(), parts: OnceLock::new(), fused })
     }
 }
 
@@ -178,12 +180,31 @@ pub(crate) fn eval(
     outputs: &[Fact],
     cx: &Context,
 ) -> Result<Vec<Value>, GraphError> {
+    guarded(node, outputs, cx, || Ok((node.op.eval(Args(inputs), outputs, cx)?, Vec::new()))).map(|all| all.0)
+}
+
+/// [`eval`] in training mode.
+pub(crate) fn eval_training(
+    node: &Node,
+    inputs: &[Option<Value>],
+    outputs: &[Fact],
+    cx: &Context,
+) -> Result<Trained, GraphError> {
+    guarded(node, outputs, cx, || node.op.eval_training(Args(inputs), outputs, cx))
+}
+
+fn guarded(
+    node: &Node,
+    outputs: &[Fact],
+    cx: &Context,
+    run: impl FnOnce() -> OpResult<Trained>,
+) -> Result<Trained, GraphError> {
     if !outputs.is_empty() && outputs.iter().all(|f| f.count() == 0) {
-        return outputs.iter().map(|f| empty(f, cx)).collect();
+        let values = outputs.iter().map(|f| empty(f, cx)).collect::<Result<Vec<_>, _>>()?;
+        return Ok((values, Vec::new()));
     }
-    let run = std::panic::AssertUnwindSafe(|| node.op.eval(Args(inputs), outputs, cx));
-    match std::panic::catch_unwind(run) {
-        Ok(Ok(values)) => {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(Ok((values, updates))) => {
             for (i, (value, fact)) in values.iter().zip(outputs).enumerate() {
                 if value.shape() != fact.shape {
                     let message =
@@ -191,7 +212,7 @@ pub(crate) fn eval(
                     return Err(node_error(node, OpError::Invalid(message)));
                 }
             }
-            Ok(values)
+            Ok((values, updates))
         }
         Ok(Err(e)) => Err(node_error(node, e)),
         Err(_) => Err(node_error(node, OpError::Invalid("internal error: a kernel refused these inputs".to_owned()))),

@@ -3,6 +3,8 @@
 //! Burn panics on shapes that do not fit, so every caller has checked them before (`Operator::infer`).
 //! A rank-0 tensor lives on the device as `[1]`; [`Real`] keeps the logical shape.
 
+mod attention;
+mod batch_norm;
 mod convolution;
 mod host;
 mod product;
@@ -24,6 +26,8 @@ use crate::buffer::Buffer;
 use crate::kernels::epilogue::Activation;
 use crate::kernels::{layout, math, softmax};
 
+pub(crate) use attention::Attend;
+pub(crate) use batch_norm::Statistics;
 pub(crate) use convolution::Finish;
 
 /// Where a network runs.

@@ -6,12 +6,14 @@
 mod ensemble;
 mod fold_batch_norm;
 mod insert;
+mod interval_network;
 mod narrow;
 mod normalization;
 mod reinitialise;
 mod scale_logits;
 
 pub use ensemble::Mean;
+pub use interval_network::IntervalNetwork;
 
 use std::collections::HashSet;
 use std::sync::Arc;

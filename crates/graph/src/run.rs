@@ -18,6 +18,7 @@ pub(crate) use backward::differentiate;
 pub(crate) use parts::Division;
 use parts::Parts;
 use pass::Pass;
+pub(crate) use pass::Schedule;
 pub use propagate::Propagated;
 
 /// Which gradients a run must be able to give.

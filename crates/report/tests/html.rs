@@ -193,7 +193,7 @@ fn galleries_show_their_warnings_and_count_what_is_missing() {
     let html = render_html(&d, &[], &HtmlOptions { images, ..HtmlOptions::default() });
     well_formed(&html, &VOID);
     assert_eq!(html.matches(">Do not rely on this</span>").count(), 1);
-    assert_eq!(html.matches(&format!("<p class=\"why\">{why}</p>")).count(), 1);
+    assert_eq!(html.matches(&format!("<p class=\"why\"><strong></strong> {why}</p>")).count(), 1);
     assert_eq!(html.matches("<img ").count(), 2 + 60);
     assert!(html.contains("Shown: 60 of 100 samples") && html.contains("1 of 103 pictures are not in this page"));
     assert!(html.contains("<h4>Unsure</h4>\n<p class=\"note\">None.</p>"));

@@ -24,6 +24,9 @@ pub struct Recipe {
     /// Of everything that is drawn at random.
     #[serde(default)]
     pub seed: u64,
+    /// Networks that are trained, each from a seed of its own, and averaged into one; see [`crate::average`].
+    #[serde(default = "one")]
+    pub members: u64,
     /// Passes over the training rows.
     #[serde(default = "epochs")]
     pub epochs: u64,
@@ -283,6 +286,7 @@ impl Recipe {
     pub fn new(data: DataSection, network: Method) -> Self {
         Self {
             seed: 0,
+            members: 1,
             epochs: epochs(),
             batch_size: batch_size(),
             accumulate: 1,
@@ -352,9 +356,12 @@ impl Recipe {
     /// # Errors
     /// The message names the field.
     pub fn check(&self) -> Result<(), TrainError> {
-        for (name, value) in
-            [("epochs", self.epochs), ("batch_size", self.batch_size as u64), ("accumulate", self.accumulate)]
-        {
+        for (name, value) in [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size as u64),
+            ("accumulate", self.accumulate),
+            ("members", self.members),
+        ] {
             if value == 0 {
                 return Err(refuse(name, 0, "1 or more"));
             }

@@ -159,6 +159,11 @@ pub trait GradientRule: Send {
         Ok(None)
     }
 
+    /// Whether the weights of the epoch that has just ended may be given back.
+    fn counts(&self) -> bool {
+        true
+    }
+
     /// What it remembers, for a checkpoint.
     fn state(&self) -> Value {
         Value::Null

@@ -551,6 +551,7 @@ impl<'a> Trainer<'a> {
         }
         let higher_is_better = self.recipe.monitor != Monitor::Loss;
         let is_best = stopped.is_none()
+            && self.rule.counts()
             && self.state.best.score.is_none_or(|b| if higher_is_better { score > b } else { score < b });
         if is_best {
             self.state.best = Best { epoch, score: Some(score), weights: candidate };

@@ -37,6 +37,11 @@ pub(super) fn with_captum(bench: &Bench) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The interpreter of an environment of its own, with [`LIBRARIES`] and more, made on first use.
+pub(super) fn interpreter_with(bench: &Bench, folder: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
+    environment(bench, folder, &[LIBRARIES, more].concat())
+}
+
 fn environment(bench: &Bench, name: &str, libraries: &[&str]) -> anyhow::Result<PathBuf> {
     let folder = bench.folder(name)?;
     let interpreter = folder.join("bin/python");
@@ -83,7 +88,12 @@ pub(super) fn script_with(
 ) -> anyhow::Result<Measured> {
     let mut run = Command::new(interpreter);
     run.arg(bench.root.join("tests/bars").join(script)).args(arguments);
-    figure(&mut run).with_context(|| format!("reading the result of {script}"))
+    result_of(&mut run, script)
+}
+
+/// Runs a script that is ready to run; see [`script`].
+pub(super) fn result_of(run: &mut Command, script: &str) -> anyhow::Result<Measured> {
+    figure(run).with_context(|| format!("reading the result of {script}"))
 }
 
 /// Runs a command whose last line is `{"figure": …, "pass": …}`.

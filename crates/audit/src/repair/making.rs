@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
-use netproof_graph::{Mean, Model};
-use netproof_train::{Job, Recipe};
+use netproof_train::{Job, Recipe, average};
 
 use super::{Bench, Made, Prepared, Proposal, REPAIR};
+use crate::AuditError;
 use crate::remedy::{Making, Retraining};
 use crate::workshop::training_rows;
-use crate::{AuditError, Head};
 
 impl Prepared<'_> {
     pub(super) fn make(&self, proposal: &Proposal, bench: &Bench<'_>) -> Result<Option<Made>, AuditError> {
@@ -41,9 +40,9 @@ impl Prepared<'_> {
             rows.select(&left)?
         };
         let (mut models, mut trainings) = (Vec::new(), Vec::new());
-        let members = how.members.max(1);
+        let members = how.members.max(recipe.members as usize).max(1);
         for member in 0..members {
-            let own = Recipe { seed: recipe.seed + member as u64, ..recipe.clone() };
+            let own = Recipe { seed: recipe.seed + member as u64, members: 1, ..recipe.clone() };
             let mut network = training.network(&own, self.subject, own.seed)?;
             if let Some(before) = &how.before {
                 network = (before.apply)(&network, own.seed)?;
@@ -58,20 +57,7 @@ impl Prepared<'_> {
             });
             trainings.push((own, trained.record));
         }
-        let model = if models.len() > 1 {
-            Model::ensemble(&models.iter().collect::<Vec<_>>(), mean_of(self.subject.head()))?
-        } else {
-            models.remove(0)
-        };
+        let model = average(recipe, models, training.registry())?;
         Ok(Made { model, trainings })
-    }
-}
-
-/// What members of an ensemble are averaged as.
-fn mean_of(head: Head) -> Mean {
-    match head {
-        Head::Logits => Mean::Softmax,
-        Head::BinaryLogit => Mean::Sigmoid,
-        Head::Probabilities | Head::BinaryProbability | Head::Value => Mean::Values,
     }
 }

@@ -1,7 +1,5 @@
 //! The proof: the network as it was given and the chosen one, audited on rows that neither training nor choice has seen.
 
-use std::collections::BTreeMap;
-
 use netproof_core::{
     AuditDocument, Axis, Cell, Comparison, Evidence, Finding, Mark, Plot, PlotKind, Series, Table, Threshold, Verdict,
 };
@@ -9,7 +7,7 @@ use netproof_graph::Model;
 use netproof_train::{Recipe, Record};
 
 use super::compare::{Change, Judgement, compare};
-use super::{Bench, Prepared, REPAIR, State, Tried, good_side, shown};
+use super::{Bench, Prepared, REPAIR, State, Tried, shown};
 use crate::runner::run;
 use crate::{AuditError, Context, Draft};
 
@@ -91,7 +89,8 @@ pub(super) fn prove(
     if let Some(first) = outcome.findings.first_mut() {
         first.evidence.extend(evidence);
     }
-    outcome.findings.push(side_effects(&outcome.changes, proved, &cx));
+    let rows = prepared.verify.data().len() as u64;
+    outcome.findings.push(side_effects(&outcome.changes, proved, rows, &cx));
     outcome.after = Some(after);
     outcome.trainings = made.trainings;
     outcome.model = proved.then_some(made.model);
@@ -166,7 +165,7 @@ fn one_row(change: &Change) -> Table {
 }
 
 /// Every metric of every check, before and after.
-fn side_effects(changes: &[Change], proved: bool, cx: &Context<'_>) -> Finding {
+fn side_effects(changes: &[Change], proved: bool, n: u64, cx: &Context<'_>) -> Finding {
     let worse: Vec<&str> = changes.iter().filter(|c| c.judgement == Judgement::Worse).map(|c| c.id.as_str()).collect();
     let judged = changes.iter().filter(|c| c.judgement != Judgement::Unjudged).count();
     let text = match (worse.len(), proved) {
@@ -178,7 +177,9 @@ fn side_effects(changes: &[Change], proved: bool, cx: &Context<'_>) -> Finding {
     };
     let columns =
         ["metric", "before", "low", "high", "after", "low", "high", "change", "low", "high", "verdict", "compared by"];
-    let rows = changes.iter().map(|c| {
+    // What only the data decide is the same on both sides, and no change at all.
+    let shown_changes = changes.iter().filter(|c| c.judgement != Judgement::Unjudged || c.change.value != 0.0);
+    let rows = shown_changes.map(|c| {
         let mut row: Vec<Cell> = vec![c.id.clone().into()];
         for (value, interval) in [c.before, c.after] {
             row.extend([Cell::from(value), interval.map(|i| i[0]).into(), interval.map(|i| i[1]).into()]);
@@ -193,7 +194,6 @@ fn side_effects(changes: &[Change], proved: bool, cx: &Context<'_>) -> Finding {
         columns: columns.map(String::from).to_vec(),
         rows: rows.collect(),
     };
-    let n = changes.iter().map(|c| c.change.n).max().unwrap_or(0);
     cx.finding("side-effects", "Metrics that the repair makes worse")
         .value("worse_metrics", "count", worse.len() as f64)
         .n(n)
@@ -220,8 +220,10 @@ fn candidates(draft: Draft, prepared: &Prepared<'_>, outcome: &Outcome) -> Draft
     }
     columns.extend(["parameters".to_owned(), "outcome".to_owned()]);
     let mut rows = Vec::new();
-    let mut marks: BTreeMap<bool, Vec<Mark>> = BTreeMap::new();
+    let mut series: Vec<(f64, Series)> = Vec::new();
     let mut given = None;
+    let sizes = prepared.subject.model().parameters().map(|p| p.shape.iter().product::<usize>() as u64);
+    let before = sizes.sum::<u64>();
     for (i, t) in outcome.tried.iter().enumerate() {
         let p = &t.proposal;
         let mut row: Vec<Cell> = vec![p.candidate.name.clone().into(), p.candidate.what.clone().into()];
@@ -246,15 +248,19 @@ fn candidates(draft: Draft, prepared: &Prepared<'_>, outcome: &Outcome) -> Draft
             row.extend([0, 1].map(|e| Cell::from(after.and_then(|a| a.1).map(|i| i[e]))));
         }
         if let (State::Measured { parameters, .. }, Some(Some(c))) = (&t.state, measured.first()) {
-            given.get_or_insert((c.before, c.metric.clone()));
-            marks.entry(outcome.chosen == Some(i)).or_default().push(Mark {
-                x: Some(*parameters as f64),
-                y: c.after.0,
-                low: c.after.1.map(|i| i[0]),
-                high: c.after.1.map(|i| i[1]),
-                n: None,
-                label: Some(p.candidate.name.clone()),
-            });
+            given.get_or_insert_with(|| c.metric.clone());
+            let mark = |x: u64, (y, interval): (f64, Option<[f64; 2]>)| Mark {
+                x: Some(x as f64),
+                y,
+                low: interval.map(|i| i[0]),
+                high: interval.map(|i| i[1]),
+                ..Mark::default()
+            };
+            let name = p.candidate.name.clone();
+            series.push((
+                t.score.unwrap_or(f64::NEG_INFINITY),
+                Series { name, marks: vec![mark(before, c.before), mark(*parameters, c.after)] },
+            ));
         }
         row.extend([size, ending.into()]);
         rows.push(row);
@@ -262,50 +268,22 @@ fn candidates(draft: Draft, prepared: &Prepared<'_>, outcome: &Outcome) -> Draft
     let n = prepared.choose.data().len();
     let title = format!("Candidates, measured on the {n} rows to choose on");
     let draft = draft.evidence(Evidence::Table(Table { title, columns, rows }));
-    let Some((value, metric)) = given else { return draft };
-    let size = prepared.subject.model().parameters().map(|p| p.shape.iter().product::<usize>() as u64).sum::<u64>();
-    let mut series = vec![Series {
-        name: "as given".to_owned(),
-        marks: vec![Mark {
-            x: Some(size as f64),
-            y: value.0,
-            low: value.1.map(|i| i[0]),
-            high: value.1.map(|i| i[1]),
-            ..Mark::default()
-        }],
-    }];
-    for (chosen, marks) in marks {
-        series.push(Series { name: if chosen { "chosen" } else { "candidates" }.to_owned(), marks });
-    }
-    if let Some(front) = pareto(&series, aims.first().and_then(|a| *a).map_or(1.0, |a| good_side(a.better))) {
-        series.push(front);
-    }
+    let (Some(metric), Some(Some(aim))) = (given, aims.first()) else { return draft };
+    // The best first; more than a few arrows cannot be told apart.
+    series.sort_by(|a, b| b.0.total_cmp(&a.0));
+    series.truncate(DRAWN);
     draft.evidence(Evidence::Plot(Plot {
-        title: format!("{metric} against size: what each candidate gives for its cost"),
+        title: format!("{metric} against size: from the network as it was given to the best candidates"),
         x: Axis { label: "parameters".to_owned(), range: None, log: true },
         y: Axis::new(metric),
-        plot: PlotKind::Points,
-        series,
-        reference: Some(value.0),
+        plot: PlotKind::Pareto { x: Comparison::AtMost, y: aim.better },
+        series: series.into_iter().map(|(_, s)| s).collect(),
+        reference: None,
     }))
 }
 
-/// Networks that no other one beats in both size and metric.
-fn pareto(series: &[Series], side: f64) -> Option<Series> {
-    let all: Vec<&Mark> = series.iter().flat_map(|s| &s.marks).collect();
-    let beats = |a: &Mark, b: &Mark| {
-        let (x, y) = (a.x.unwrap_or(0.0) <= b.x.unwrap_or(0.0), side * a.y >= side * b.y);
-        x && y && (a.x < b.x || side * a.y > side * b.y)
-    };
-    let mut front: Vec<Mark> = all
-        .iter()
-        .filter(|m| !all.iter().any(|o| beats(o, m)))
-        .map(|m| Mark { low: None, high: None, ..(*m).clone() })
-        .collect();
-    front.sort_by(|a, b| a.x.unwrap_or(0.0).total_cmp(&b.x.unwrap_or(0.0)));
-    front.dedup_by(|a, b| a.x == b.x && a.y == b.y);
-    (front.len() > 1).then(|| Series { name: "Pareto front".to_owned(), marks: front })
-}
+/// Candidates in the picture.
+const DRAWN: usize = 8;
 
 /// Losses by epoch.
 pub(crate) fn curves(record: &Record) -> Option<Plot> {

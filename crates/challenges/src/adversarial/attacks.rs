@@ -2,10 +2,19 @@
 
 pub(crate) mod apgd;
 mod bim;
+mod boundary;
+mod carlini_wagner;
+mod ddn;
+mod deep_fool;
+mod ead;
 pub(crate) mod fab;
 mod fgsm;
+mod fmn;
+mod hop_skip_jump;
 mod mi_fgsm;
 pub mod pgd;
+mod sigma_zero;
+mod sim_ba;
 pub(crate) mod square;
 
 use netproof_audit::Entry;
@@ -24,4 +33,13 @@ pub static ATTACKS: Attacks = &[
     Entry { card: &fab::CARD, build: attack::<fab::Fab> },
     Entry { card: &fab::TARGETED_CARD, build: attack::<fab::FabT> },
     Entry { card: &square::CARD, build: attack::<square::Square> },
+    Entry { card: &deep_fool::CARD, build: attack::<deep_fool::DeepFool> },
+    Entry { card: &carlini_wagner::CARD, build: attack::<carlini_wagner::CarliniWagner> },
+    Entry { card: &ddn::CARD, build: attack::<ddn::Ddn> },
+    Entry { card: &fmn::CARD, build: attack::<fmn::Fmn> },
+    Entry { card: &ead::CARD, build: attack::<ead::Ead> },
+    Entry { card: &sigma_zero::CARD, build: attack::<sigma_zero::SigmaZero> },
+    Entry { card: &sim_ba::CARD, build: attack::<sim_ba::SimBa> },
+    Entry { card: &boundary::CARD, build: attack::<boundary::Boundary> },
+    Entry { card: &hop_skip_jump::CARD, build: attack::<hop_skip_jump::HopSkipJump> },
 ];

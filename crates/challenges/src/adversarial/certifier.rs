@@ -1,6 +1,8 @@
 //! What the cascade asks of certificates.
 
-use netproof_core::Threat;
+use netproof_core::{Norm, Threat};
+use netproof_graph::{BoundMethod, BoundsRequest, Norm as Distance, Region, Specification};
+use netproof_tensor::Tensor;
 
 use super::AttackError;
 use super::victim::Victim;
@@ -22,4 +24,85 @@ pub trait Certifier: Sync {
         labels: &[usize],
         threat: &Threat,
     ) -> Result<Vec<bool>, AttackError>;
+}
+
+/// A certificate by bounds on what the network answers within the threat; see [`netproof_graph::Model::bounds`].
+#[derive(Debug, Clone, Copy)]
+pub struct Bounded {
+    /// Name for people and files.
+    pub id: &'static str,
+    /// How the bounds are found.
+    pub method: BoundMethod,
+}
+
+/// Certificates that cost about as much as an attack, cheapest first.
+pub static BOUNDED: &[Bounded] = &[
+    Bounded { id: "ibp", method: BoundMethod::Ibp },
+    Bounded { id: "crown-ibp", method: BoundMethod::CrownIbp },
+    Bounded { id: "crown", method: BoundMethod::Crown },
+];
+
+impl Certifier for Bounded {
+    fn id(&self) -> &'static str {
+        self.id
+    }
+
+    fn certify(
+        &self,
+        victim: &Victim<'_>,
+        x: &[f32],
+        labels: &[usize],
+        threat: &Threat,
+    ) -> Result<Vec<bool>, AttackError> {
+        let norm = match threat.norm {
+            Norm::Linf => Distance::Linf,
+            Norm::L2 => Distance::L2,
+            Norm::L1 => Distance::L1,
+            Norm::L0 => {
+                let supported = "linf, l2, l1".to_owned();
+                return Err(AttackError::Norm { attack: self.id, norm: "l0", supported });
+            }
+        };
+        let Some(model) = victim.as_it_is() else {
+            return Err(AttackError::Victim(
+                "a random network, or one with another backward pass, has no bounds".to_owned(),
+            ));
+        };
+        let rows = Tensor::f32([&[labels.len()], victim.row()].concat(), x.to_vec())?;
+        let [low, high] = threat.bounds.map(|b| b as f32);
+        let region = Region::around(&rows, norm, &[threat.epsilon], Some((low, high)))?;
+        let bounds = model.bounds(&BoundsRequest::new(region, Specification::Margins(labels.to_vec()), self.method))?;
+        let width = bounds.lower.row_len().max(1);
+        let lower = bounds.lower.as_f32().unwrap_or_default();
+        Ok(lower.chunks(width).map(|row| row.iter().all(|&m| m > 0.0)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adversarial::test_support::{linear, rows, victim};
+
+    /// On a linear model every certificate is exact.
+    #[test]
+    fn on_a_linear_model_what_is_proved_is_what_the_dual_norm_says() {
+        let w = [[0.0f32, 0.0, 0.0], [0.5, -2.0, 1.0]];
+        let model = linear(&w, &[0.1, 0.4]);
+        let (x, labels) = rows(&model, 3, 40, 2);
+        let v = victim(&model, &[3]);
+        let z = v.logits(&x).unwrap();
+        for certifier in BOUNDED {
+            for (norm, dual) in [(Norm::Linf, 3.5), (Norm::L2, 5.25f64.sqrt()), (Norm::L1, 2.0)] {
+                // No bounds in reach, so that the dual norm is all there is.
+                let threat = Threat::new(norm, 0.15, [-9.0, 9.0]).unwrap();
+                let proved = certifier.certify(&v, &x, &labels, &threat).unwrap();
+                for (i, p) in proved.iter().enumerate() {
+                    let distance = f64::from((z[2 * i + 1] - z[2 * i]).abs()) / dual;
+                    if (distance - 0.15).abs() > 1e-3 {
+                        assert_eq!(*p, distance > 0.15, "{} {norm} row {i}: {distance}", certifier.id);
+                    }
+                }
+            }
+        }
+    }
 }

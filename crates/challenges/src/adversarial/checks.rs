@@ -1,6 +1,7 @@
 //! The checks of this challenge that rest on attacks.
 
 pub(crate) mod autoattack;
+pub(crate) mod corruptions;
 pub(crate) mod gradient_masking;
 pub(crate) mod robust_accuracy;
 

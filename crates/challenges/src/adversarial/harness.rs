@@ -332,6 +332,11 @@ impl<'v, 'm> Harness<'v, 'm> {
         &self.adversarial
     }
 
+    /// Whether attacks must end.
+    pub fn is_out_of_time(&self) -> bool {
+        self.deadline.is_some_and(|end| Instant::now() >= end)
+    }
+
     /// When attacks must end.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

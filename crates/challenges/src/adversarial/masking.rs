@@ -15,6 +15,9 @@ use super::harness::Harness;
 const VANISHED: f64 = 0.02;
 /// Fraction of rows by which Square may beat gradients. `check_square_sr` of AutoAttack.
 const SQUARE: f64 = 0.002;
+/// Fraction from which that is more than the few rows which Square finds on honest networks too (half a point on
+/// `mnist-trades`), so that stronger attacks should follow.
+const SQUARE_BY_FAR: f64 = 0.01;
 /// How much normalised logits of two looks may differ. `check_randomized` of AutoAttack.
 const RANDOM: f32 = 1e-4;
 
@@ -93,7 +96,7 @@ fn square_beats_gradients(harness: &Harness<'_, '_>) -> Flag {
     Flag {
         id: "black-box-beats-white-box",
         raised: white + black > 0 && share > SQUARE.max(1.5 / harness.len().max(1) as f64),
-        escalates: true,
+        escalates: share > SQUARE_BY_FAR,
         text: format!(
             "attacks without gradients broke {black} rows that no gradient attack broke, which broke {white}"
         ),

@@ -224,6 +224,12 @@ impl<'m> Victim<'m> {
         self.batch
     }
 
+    /// The network, where attacks see it as it is: without random transformations, dropout or another backward pass.
+    pub fn as_it_is(&self) -> Option<&'m Model> {
+        let changed = self.transformation.is_some() || self.dropout || self.backward.is_some();
+        (!changed).then_some(self.model)
+    }
+
     /// Whether no logits could be found, so that what attacks see saturates.
     pub fn sees_probabilities(&self) -> bool {
         matches!(self.link, Link::Logarithm | Link::BinaryProbability)

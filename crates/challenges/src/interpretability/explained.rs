@@ -95,8 +95,10 @@ impl<'m> Explained<'m> {
             (Some(name), _) => name.clone(),
             (None, [one]) => (*one).to_owned(),
             (None, _) => {
-                let what =
-                    format!("the network has the inputs {}; choose the one to explain (--input)", names.join(", "));
+                let what = format!(
+                    "the network has the inputs {}; choose the one to explain (--input); all of them must be given (--inputs)",
+                    names.join(", ")
+                );
                 return Err(ExplainError::not_applicable(what));
             }
         };

@@ -35,6 +35,8 @@ pub struct Inquiry {
     pub rows: Vec<u64>,
     /// Rows that show a concept.
     pub concept: Option<Tensor>,
+    /// Names of the elements of a row, such as the columns of a table; empty where they have none.
+    pub columns: Vec<String>,
 }
 
 impl Inquiry {
@@ -63,8 +65,13 @@ impl Inquiry {
     pub(crate) fn features(&self, width: usize) -> Features {
         match &self.q.features {
             Some(f) => f.clone(),
-            None => Features { of: (0..width).collect(), names: (0..width).map(|k| format!("element {k}")).collect() },
+            None => Features { of: (0..width).collect(), names: (0..width).map(|k| self.column(k)).collect() },
         }
+    }
+
+    /// Name of an element.
+    pub(crate) fn column(&self, k: usize) -> String {
+        self.columns.get(k).cloned().unwrap_or_else(|| format!("element {k}"))
     }
 }
 
@@ -130,26 +137,27 @@ pub(crate) fn said(net: &Explained<'_>, asked: &Inquiry) -> Result<Vec<Option<us
     Ok(answers.chunks(width).map(|row| net.predicted(row)).collect())
 }
 
-/// The feature layer: the one that is asked for, or what goes into the last product with weights.
-pub(crate) fn feature_layer(net: &Explained<'_>, asked: &str) -> Result<String, ExplainError> {
+/// The feature layer: the one that is asked for, or what goes into the product with weights that has `behind` such products
+/// behind it.
+pub(crate) fn feature_layer(net: &Explained<'_>, asked: &str, behind: usize) -> Result<String, ExplainError> {
+    let fits = |name: &str| net.made().iter().any(|m| m.name == name && m.row.is_some());
     if !asked.is_empty() {
-        return match net.made().iter().find(|m| m.name == asked) {
-            Some(m) if m.row.is_some() => Ok(asked.to_owned()),
-            Some(_) => Err(ExplainError::not_applicable(format!("layer: `{asked}` has no row per row of the input"))),
-            None => Err(ExplainError::not_applicable(format!("layer: no node makes `{asked}`"))),
+        return match net.made().iter().any(|m| m.name == asked) {
+            true if fits(asked) => Ok(asked.to_owned()),
+            true => Err(ExplainError::not_applicable(format!("layer: `{asked}` has no row per row of the input"))),
+            false => Err(ExplainError::not_applicable(format!("layer: no node makes `{asked}`"))),
         };
     }
     let model = net.model();
-    let nodes: Vec<_> = model.nodes().collect();
-    let last = nodes.iter().rev().find(|n| {
+    let weighs = |n: &netproof_graph::NodeInfo| {
         matches!(n.operator.as_str(), "Gemm" | "MatMul" | "Conv")
             && n.inputs.iter().skip(1).any(|i| model.parameter(i).is_some())
-    });
-    match last
-        .and_then(|n| n.inputs.first())
-        .filter(|name| net.made().iter().any(|m| m.name == **name && m.row.is_some()))
-    {
-        Some(name) => Ok(name.clone()),
+    };
+    let inputs: Vec<String> = model.nodes().filter(weighs).filter_map(|n| n.inputs.first().cloned()).collect();
+    let mut from_end = inputs.into_iter().rev().filter(|name| fits(name));
+    let last = from_end.next();
+    match from_end.take(behind).last().or(last) {
+        Some(name) => Ok(name),
         None => Err(ExplainError::not_applicable("no layer of features was found; name a value (layer)")),
     }
 }

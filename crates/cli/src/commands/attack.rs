@@ -44,17 +44,10 @@ pub(crate) struct Attack {
     #[arg(long, value_enum, default_value = "linf")]
     norm: NormArg,
     /// Largest change, in units of the features after reading (pixels are 0 to 1); for l0 a number of features.
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     eps: f64,
     /// Least and largest value of a feature.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        num_args = 2,
-        default_value = "0,1",
-        allow_hyphen_values = true,
-        value_name = "LOW,HIGH"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "0,1", allow_hyphen_values = true, value_name = "LOW,HIGH")]
     bounds: Vec<f64>,
     /// Time for all attacks, such as 90s, 10m or 2h; rows that are not decided then count as right.
     #[arg(long, value_parser = duration)]

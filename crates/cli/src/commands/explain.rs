@@ -247,6 +247,7 @@ impl Explain {
             data: x.select_rows(&kept)?,
             labels,
             rows: kept.iter().map(|&i| batch.row_ids[i]).collect(),
+            columns: material.names.clone().unwrap_or_default(),
             concept,
         })
     }

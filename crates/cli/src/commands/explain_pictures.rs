@@ -5,7 +5,7 @@ use std::path::Path;
 use netproof_audit::write_atomically;
 use netproof_challenges::interpretability::insights::Insight;
 use netproof_challenges::interpretability::pictures::{
-    Canvas, Column, ImageRow, beeswarm, heads, image_row, waterfall,
+    Canvas, Column, ImageRow, beeswarm, heads, image_row, picture, waterfall,
 };
 use netproof_challenges::interpretability::{Explained, Explanation, Question};
 use netproof_data::write_png;
@@ -60,7 +60,11 @@ impl Pictures<'_> {
         for i in 0..shown {
             let looked_at =
                 if self.e.value == self.net.input() { String::new() } else { format!(" at {}", self.e.value) };
-            let missed = self.e.delta.as_ref().map_or(String::new(), |d| format!(", completeness error {:.1e}", d[i]));
+            let missed = match self.e.delta.as_ref().map(|d| d[i]) {
+                Some(d) if d.abs() >= 0.001 => format!(", completeness error {d:+.3}"),
+                Some(d) if d != 0.0 => format!(", completeness error {d:+.0e}"),
+                _ => String::new(),
+            };
             let subtitle = format!("{}{looked_at}{missed}", self.method);
             let canvas = image_row(&ImageRow {
                 size,
@@ -83,7 +87,7 @@ impl Pictures<'_> {
         let name = |k: usize| self.names.and_then(|n| n.get(k)).cloned().unwrap_or_else(|| format!("element {k}"));
         let Some(f) = &self.q.features else {
             return (0..width)
-                .map(|k| Column { name: name(k), value: format!("{}", x[k]), attribution: f64::from(values[k]) })
+                .map(|k| Column { name: name(k), value: number(x[k]), attribution: f64::from(values[k]) })
                 .collect();
         };
         let mut columns: Vec<Column> =
@@ -103,7 +107,7 @@ impl Pictures<'_> {
             let v = f64::from(values[k]);
             c.attribution = if whole[feature] { v } else { c.attribution + v };
             if parts[feature] == 1 {
-                c.value = format!("{}", x[k]);
+                c.value = number(x[k]);
             } else if x[k] == 1.0 {
                 let own = name(k);
                 c.value = own.get(f.names[feature].len() + 1..).unwrap_or(&own).to_owned();
@@ -123,12 +127,12 @@ impl Pictures<'_> {
         let attributions = by_feature(&|i, k| all[i][k].attribution);
         let width = self.net.row_len();
         let value = |i: usize, k: usize| match &self.q.features {
-            // A category has no order: the place of its part stands for it.
             Some(f) => {
                 let own: Vec<usize> = (0..width).filter(|&e| f.of[e] == k).collect();
                 match own[..] {
                     [one] => f64::from(self.q.row(i)[one]),
-                    _ => own.iter().position(|&e| self.q.row(i)[e] == 1.0).unwrap_or(0) as f64,
+                    // A category has no order, so that its dots have no colour.
+                    _ => f64::NAN,
                 }
             }
             None => f64::from(self.q.row(i)[k]),
@@ -178,24 +182,31 @@ impl Pictures<'_> {
     }
 }
 
+/// A value for people: four significant digits at most.
+fn number(v: f32) -> String {
+    let places = if v.fract() == 0.0 { 0 } else { (3 - v.abs().log10().floor() as i32).clamp(0, 6) as usize };
+    format!("{v:.places$}")
+}
+
 /// Images that a method made; answers how many.
 pub(super) fn insight(found: &Insight, folder: &Path) -> anyhow::Result<usize> {
     std::fs::create_dir_all(folder)?;
     let mut count = 0;
-    for (name, t) in found.arrays.iter().filter(|(name, _)| name == "images") {
+    for (_, t) in found.arrays.iter().filter(|(name, _)| name == "images") {
         let [n, c, h, w] = *t.shape() else { continue };
         let values = t.as_f32().unwrap_or_default();
         for i in 0..n {
             let image = &values[i * c * h * w..(i + 1) * c * h * w];
-            let nothing = vec![0.0; image.len()];
-            let canvas = image_row(&ImageRow {
-                size: [c, h, w],
-                image,
-                attributions: &nothing,
-                title: &format!("{name} {i}"),
-                subtitle: "",
-                badge: None,
-            });
+            let label = match found
+                .arrays
+                .iter()
+                .find(|(name, _)| name == "targets")
+                .and_then(|(_, t)| t.as_i64()?.get(i).copied())
+            {
+                Some(target) => format!("target {target}"),
+                None => format!("image {i}"),
+            };
+            let canvas = picture([c, h, w], image, &label);
             save(folder, &format!("image-{i}.png"), &canvas)?;
             count += 1;
         }

@@ -10,12 +10,14 @@ use netproof_audit::{
 use netproof_challenges::{CHECKS, GOALS, QUALITY, REMEDIES};
 use netproof_core::{AuditDocument, Finding, Need};
 use netproof_stats::Level;
+use netproof_train::Recipe;
 use serde_json::{Value, json};
 
 use crate::args::{Loaded, SubjectArgs, duration};
 use crate::commands::audit::{TOOL, write_reports};
 use crate::output::write_json;
 use crate::progress::Terminal;
+use crate::project::AuditSection;
 
 /// Repair a network: plan remedies for what an audit found, try them, and prove the best on rows that none has seen.
 #[derive(Args)]
@@ -90,7 +92,7 @@ impl Fix {
             policy: Policy::default(),
             tool: TOOL.to_owned(),
         };
-        let audit = plan(audit_checks(&check_options)?);
+        let audit = plan(audit_checks(&check_options, &loaded.project.audit)?);
         let findings = match (&audited, self.goals.is_empty()) {
             (Some(dir), _) => earlier(dir, &loaded)?,
             // What is wanted is said, so that nothing need be found first.
@@ -142,7 +144,7 @@ impl Fix {
             return self.finish(&result).map(|()| true);
         }
         let outcome = prepared.carry_out(&folder, &progress)?;
-        let models = self.save(&outcome, &loaded.stem)?;
+        let models = self.save(&outcome, &loaded)?;
         let document = outcome.document();
         let files = write_reports(&folder, &document)?;
         for f in &outcome.findings {
@@ -168,26 +170,43 @@ impl Fix {
         self.json.as_ref().map_or(Ok(()), |path| write_json(path, result))
     }
 
-    /// The repaired network, and the recipes that repeat its trainings.
-    fn save(&self, outcome: &Outcome, stem: &str) -> anyhow::Result<Vec<String>> {
+    /// The repaired network, and the recipe that repeats its training.
+    fn save(&self, outcome: &Outcome, loaded: &Loaded) -> anyhow::Result<Vec<String>> {
         let Some(model) = &outcome.model else { return Ok(Vec::new()) };
+        let stem = &loaded.stem;
+        // What was put in front of the network is part of what was trained, but not of its file.
+        let start = (loaded.resolved.mean.is_some() && loaded.subject.training().is_some_and(|t| !t.is_given()))
+            .then(|| std::path::absolute(self.out.join("start.onnx")))
+            .transpose()?;
+        if let Some(start) = &start {
+            write_atomically(start, &loaded.subject.model().to_file()?.to_bytes())?;
+        }
         let path = self.out.join(format!("{stem}-repaired.onnx"));
         write_atomically(&path, &model.to_file()?.to_bytes())?;
         for (i, (recipe, record)) in outcome.trainings.iter().enumerate() {
-            let number = if outcome.trainings.len() > 1 { format!("-{}", i + 1) } else { String::new() };
-            let file = self.out.join(format!("{stem}-repaired{number}.recipe.toml"));
-            write_atomically(&file, recipe.to_toml().as_bytes())?;
+            let number = if outcome.trainings.len() > 1 { format!(".member{}", i + 1) } else { String::new() };
             write_json(&self.out.join(format!("{stem}-repaired{number}.train.json")), record)?;
+            if i > 0 {
+                continue;
+            }
+            // Members differ in nothing but their seeds, which count on from that of the first.
+            let mut recipe = Recipe { members: outcome.trainings.len() as u64, ..recipe.clone() };
+            if let Some(start) = &start {
+                recipe.network.options.insert("path".to_owned(), start.display().to_string().into());
+            }
+            write_atomically(&self.out.join(format!("{stem}-repaired.recipe.toml")), recipe.to_toml().as_bytes())?;
         }
         Ok(vec![path.display().to_string()])
     }
 }
 
-/// Checks of the proof: all that train nothing.
-fn audit_checks(options: &toml::Table) -> anyhow::Result<Vec<Configured<dyn Check>>> {
-    let skip: Vec<String> =
-        CHECKS.iter().filter(|e| e.card.needs.contains(&Need::Training)).map(|e| e.card.id.to_owned()).collect();
-    Ok(select("check", CHECKS, &[], &skip, options)?)
+/// Checks of the proof: those of the audit, or all, as far as they train nothing.
+fn audit_checks(options: &toml::Table, settings: &AuditSection) -> anyhow::Result<Vec<Configured<dyn Check>>> {
+    let trains = |id: &String| CHECKS.iter().any(|e| e.card.id == id && e.card.needs.contains(&Need::Training));
+    let all = || CHECKS.iter().map(|e| e.card.id.to_owned());
+    let only: Vec<String> = settings.only.iter().filter(|id| !trains(id)).cloned().collect();
+    let skip: Vec<String> = all().filter(|id| trains(id) || settings.skip.contains(id)).collect();
+    Ok(select("check", CHECKS, &only, &skip, options)?)
 }
 
 /// Checks that measure goals and guards.

@@ -11,7 +11,8 @@ use netproof_challenges::training_registry;
 use netproof_data::write_png;
 use netproof_train::logs::{MlflowFolder, TensorBoard};
 use netproof_train::{
-    EXAMPLE, Ended, EpochRecord, Job, Metrics, Recipe, Record, RunOptions, StepReport, Watch, preview, train,
+    EXAMPLE, Ended, EpochRecord, Job, Metrics, Recipe, Record, Registry, RunOptions, StepReport, Watch, average,
+    preview, train,
 };
 
 use crate::args::read_recipe;
@@ -85,6 +86,9 @@ impl Train {
         }
         let out = self.out.clone().unwrap_or_else(|| path.with_extension("onnx"));
         ensure!(!out.is_dir(), "--out {} is a folder; name a file such as model.onnx", out.display());
+        if recipe.members > 1 {
+            return self.members(&recipe, &registry, &out);
+        }
         let checkpoint = beside(&out, "checkpoint");
         if self.resume && !checkpoint.exists() {
             eprintln!("there is no checkpoint {}; training from the beginning", checkpoint.display());
@@ -116,6 +120,42 @@ impl Train {
             let _ = std::fs::remove_file(&checkpoint);
         }
         Ok(tell(record, &out, &checkpoint))
+    }
+
+    /// Trains members one by one, each with its own checkpoint and record, and writes their average.
+    fn members(&self, recipe: &Recipe, registry: &Registry, out: &Path) -> anyhow::Result<bool> {
+        let interrupt = interrupts()?;
+        let (mut models, mut fine) = (Vec::new(), true);
+        for member in 0..recipe.members {
+            eprintln!("member {} of {}", member + 1, recipe.members);
+            let own = Recipe { seed: recipe.seed + member, members: 1, ..recipe.clone() };
+            let checkpoint = beside(out, &format!("member{}.checkpoint", member + 1));
+            let lines = Lines::new(self.logs(&own)?);
+            let options = RunOptions {
+                checkpoint: Some(&checkpoint),
+                resume: self.resume,
+                interrupt: Some(&interrupt),
+                watch: &lines,
+                ..RunOptions::default()
+            };
+            let trained = train(&own, Job::open(&own, registry)?, registry, &options)?;
+            lines.clear();
+            lines.check()?;
+            write_json(&beside(out, &format!("member{}.train.json", member + 1)), &trained.record)?;
+            if trained.record.ended == Ended::Interrupted {
+                eprintln!("interrupted: --resume goes on with member {}", member + 1);
+                return Ok(false);
+            }
+            fine &= trained.record.best_epoch > 0 && !matches!(trained.record.ended, Ended::Diverged { .. });
+            models.push(trained.model);
+        }
+        let model = average(recipe, models, registry)?;
+        write_atomically(out, &model.to_file()?.to_bytes())?;
+        for member in 1..=recipe.members {
+            let _ = std::fs::remove_file(beside(out, &format!("member{member}.checkpoint")));
+        }
+        eprintln!("saved {}: the average of {} networks", out.display(), recipe.members);
+        Ok(fine)
     }
 
     fn logs(&self, recipe: &Recipe) -> anyhow::Result<Vec<Box<dyn Watch + Send>>> {

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
-use netproof_graph::{Attribute, Dim, FileBuilder, Model, Request, Wrt, cross_entropy};
+use netproof_graph::{Attribute, Dim, FileBuilder, Model, Parameters, Request, Wrt, cross_entropy};
 use netproof_tensor::{DType, Tensor};
 use serde_json::{Value, json};
 
@@ -160,6 +161,84 @@ fn elementwise_all() -> [Job; 5] {
     ]
 }
 
+/// A layer by itself; the way back is with the gradients of all that it takes.
+fn layers() -> impl Iterator<Item = Job> {
+    let job = |what: &'static str, backward: bool, model: &Rc<Model>, inputs: Vec<(String, Tensor)>| {
+        let way = if backward { "and back" } else { "forward" };
+        let values = inputs.iter().map(|(name, _)| name.clone()).filter(|_| backward).collect();
+        let parameters = if backward { Parameters::Trainable } else { Parameters::None };
+        let training = (what == "batch norm").then_some(0);
+        let request = Request { inputs, wrt: Wrt { values, parameters }, training, ..Request::default() };
+        let (model, mut seed) = (model.clone(), None);
+        let run = move || {
+            let run = model.forward(&request).expect("the layer takes the batch");
+            let y = run.output("y").expect("an output was asked for");
+            if backward {
+                let ones = || Tensor::f32(y.shape().to_vec(), vec![1.0; y.len()]).expect("the output's shape");
+                let seed = seed.get_or_insert_with(ones);
+                run.backward(&[("y", seed)]).expect("all operators differentiate");
+            }
+        };
+        let reference = json!({"job": "layer", "what": what, "backward": backward});
+        Job { name: format!("{what} {way}"), bar: Bar::Ratio(1.2), run: Box::new(run), reference, answer: None }
+    };
+    let line = |file: &mut FileBuilder, name: &str, n: usize| file.add_initializer(name, values(&[n]));
+    let batch_norm = small(&[64, 32, 32], |file, x| {
+        let (w, b, m) = (line(file, "w", 64), line(file, "b", 64), line(file, "m", 64));
+        let v = file.add_initializer("v", Tensor::f32(vec![64], vec![1.0; 64]).expect("64 ones"));
+        file.node("BatchNormalization", "y", &[x, &w, &b, &m, &v], &[])
+    });
+    let layer_norm = small(&[1024], |file, x| {
+        let (w, b) = (line(file, "w", 1024), line(file, "b", 1024));
+        file.node("LayerNormalization", "y", &[x, &w, &b], &[])
+    });
+    let attention = small(&[8, 197, 64], |file, q| {
+        let (k, v) = (file.add_batch_input("k", &[8, 197, 64]), file.add_batch_input("v", &[8, 197, 64]));
+        let root = scalar(file, "root", 8.0);
+        let turned = file.node("Transpose", "t", &[&k], &[("perm", Attribute::Ints(vec![0, 1, 3, 2]))]);
+        let scores = file.node("MatMul", "scores", &[q, &turned], &[]);
+        let scaled = file.node("Div", "scaled", &[&scores, &root], &[]);
+        let p = file.node("Softmax", "p", &[&scaled], &[]);
+        file.node("MatMul", "y", &[&p, &v], &[])
+    });
+    let given = |names: &[&str], shape: &[usize]| -> Vec<(String, Tensor)> {
+        names.iter().map(|n| ((*n).to_owned(), values(shape))).collect()
+    };
+    let all: [(&'static str, Model, Vec<(String, Tensor)>); 3] = [
+        ("batch norm", batch_norm, given(&["x"], &[64, 64, 32, 32])),
+        ("layer norm", layer_norm, given(&["x"], &[4096, 1024])),
+        ("attention", attention, given(&["x", "k", "v"], &[16, 8, 197, 64])),
+    ];
+    all.into_iter().flat_map(move |(what, model, inputs)| {
+        let model = Rc::new(model);
+        // Layer norm forward is among the loops over elements.
+        let ways: &[bool] = if what == "layer norm" { &[true] } else { &[false, true] };
+        ways.iter().map(|&backward| job(what, backward, &model, inputs.clone())).collect::<Vec<_>>()
+    })
+}
+
+fn sums() -> impl Iterator<Item = Job> {
+    let all: [(&str, Vec<usize>, &[i64]); 3] = [
+        ("sum over rows 65536x64", vec![65536, 64], &[0]),
+        ("sum over columns 65536x64", vec![65536, 64], &[1]),
+        ("sum per channel 64x64x32²", vec![64, 64, 32, 32], &[0, 2, 3]),
+    ];
+    all.into_iter().map(|(name, shape, axes)| {
+        let model = small(&shape[1..], |file, x| {
+            let list = Tensor::i64(vec![axes.len()], axes.to_vec()).expect("as many as there are");
+            let list = file.add_initializer("axes", list);
+            file.node("ReduceSum", "y", &[x, &list], &[("keepdims", Attribute::Int(1))])
+        });
+        Job {
+            name: name.to_owned(),
+            bar: Bar::Ratio(1.2),
+            run: worker(model, values(&shape), Wrt::default()),
+            reference: json!({"job": "sums", "shape": shape, "axes": axes}),
+            answer: None,
+        }
+    })
+}
+
 /// Inference, the gradient of the input, or a training step with cross-entropy.
 fn step(model: &Model, x: &Tensor, what: &str) {
     let (input, output) = (&model.inputs()[0].name, &model.outputs()[0].name);
@@ -178,10 +257,17 @@ fn step(model: &Model, x: &Tensor, what: &str) {
     }
 }
 
+/// Weights of a size that training begins with: sums that grow from layer to layer end in gradients that are too small for
+/// normal numbers, with which all machines are slow.
+fn weights(shape: &[usize]) -> Tensor {
+    let numbers = values(shape).into_f32().expect("floats").into_iter().map(|v| v * 0.05).collect();
+    Tensor::f32(shape.to_vec(), numbers).expect("as many as before")
+}
+
 fn conv(file: &mut FileBuilder, x: &str, weight: [usize; 4], stride: i64, padding: i64, biased: bool) -> String {
     let name = format!("conv{}", weight[0] * 1000 + weight[1]);
-    let w = file.add_initializer(&format!("{name}.weight"), values(&weight));
-    let b = file.add_initializer(&format!("{name}.bias"), values(&weight[..1]));
+    let w = file.add_initializer(&format!("{name}.weight"), weights(&weight));
+    let b = file.add_initializer(&format!("{name}.bias"), weights(&weight[..1]));
     let attributes = [("strides", Attribute::Ints(vec![stride; 2])), ("pads", Attribute::Ints(vec![padding; 4]))];
     let inputs: &[&str] = if biased { &[x, &w, &b] } else { &[x, &w] };
     let y = file.node("Conv", &name, inputs, &attributes);
@@ -189,8 +275,8 @@ fn conv(file: &mut FileBuilder, x: &str, weight: [usize; 4], stride: i64, paddin
 }
 
 fn linear(file: &mut FileBuilder, name: &str, x: &str, sizes: [usize; 2]) -> String {
-    let w = file.add_initializer(&format!("{name}.weight"), values(&sizes));
-    let b = file.add_initializer(&format!("{name}.bias"), values(&sizes[..1]));
+    let w = file.add_initializer(&format!("{name}.weight"), weights(&sizes));
+    let b = file.add_initializer(&format!("{name}.bias"), weights(&sizes[..1]));
     file.node("Gemm", name, &[x, &w, &b], &[("transB", Attribute::Int(1))])
 }
 
@@ -276,7 +362,7 @@ fn golden() -> impl Iterator<Item = Job> {
 }
 
 pub(crate) fn all() -> Vec<Job> {
-    convolutions().chain(elementwise_all()).chain(probes()).chain(golden()).collect()
+    convolutions().chain(elementwise_all()).chain(layers()).chain(sums()).chain(probes()).chain(golden()).collect()
 }
 
 /// Peak memory of this process after some steps, in MiB.

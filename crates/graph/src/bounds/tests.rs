@@ -151,17 +151,22 @@ impl Naive<'_> {
         all
     }
 
+    /// Layer by layer: intervals from the tight bounds before, tightened where a ReLU is not stable.
     fn crown(&self) -> Vec<(Vec<f64>, Vec<f64>)> {
-        let plain = self.intervals();
+        let (mut low, mut high) = (self.low.clone(), self.high.clone());
         let mut all: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
-        for k in 0..self.layers.len() {
-            let n = self.layers[k].bias.len();
+        for k in 0..self.layers.len() - 1 {
+            let step = Naive { layers: &self.layers[k..=k], low: low.clone(), high: high.clone() };
+            let (mut l, mut u) = step.intervals().remove(0);
+            let n = l.len();
             let one = |j: usize, sign: f64| -> Vec<f64> { (0..n).map(|i| if i == j { sign } else { 0.0 }).collect() };
-            // Elements that intervals know to be stable need nothing tighter: their relaxation is exact.
-            let low = (0..n).map(|j| self.least(k, &one(j, 1.0), &all).max(plain[k].0[j]));
-            let high = (0..n).map(|j| (-self.least(k, &one(j, -1.0), &all)).min(plain[k].1[j]));
-            let pair = (low.collect(), high.collect());
-            all.push(pair);
+            for j in (0..n).filter(|&j| l[j] < 0.0 && u[j] > 0.0).collect::<Vec<_>>() {
+                l[j] = l[j].max(self.least(k, &one(j, 1.0), &all));
+                u[j] = u[j].min(-self.least(k, &one(j, -1.0), &all));
+            }
+            low = l.iter().map(|v| v.max(0.0)).collect();
+            high = u.iter().map(|v| v.max(0.0)).collect();
+            all.push((l, u));
         }
         all
     }
@@ -595,6 +600,14 @@ fn a_fixed_batch_is_met_by_padding() {
     b.output(&y, netproof_tensor::DType::F32, &[crate::Dim::Fixed(2), crate::Dim::Fixed(4)]);
     let model = Model::from_file(b.build().unwrap()).unwrap();
     let x = tensor(&[3, 3], draws(91, 9, 1.0));
-    let region = Region::around(&x, Norm::Linf, &[0.1], None).unwrap();
-    assert_sound(&model, &region, &METHODS, "fixed batch");
+    let pair = Region::around(&x.slice_rows(0, 2).unwrap(), Norm::Linf, &[0.1], None).unwrap();
+    assert_sound(&model, &pair, &METHODS, "fixed batch");
+    for method in METHODS {
+        let all = model.bounds(&request(&x, Norm::Linf, 0.1, Specification::Outputs, method)).unwrap();
+        let two = model.bounds(&BoundsRequest::new(pair.clone(), Specification::Outputs, method)).unwrap();
+        assert_eq!((all.lower.rows(), &all.lower.as_f32().unwrap()[..8]), (3, two.lower.as_f32().unwrap()));
+        let z = model.predict(&x).unwrap();
+        let last = all.lower.as_f32().unwrap()[8..].iter().zip(&z.as_f32().unwrap()[8..]);
+        assert!(last.into_iter().all(|(l, z)| l < z || *z == 0.0));
+    }
 }

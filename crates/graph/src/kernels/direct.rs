@@ -27,6 +27,8 @@ pub(super) const SLACK: usize = 160;
 pub(super) const TASK: usize = 1 << 17;
 /// Places that a task should have at least, so that the end of the last vector does not count.
 const PLACES: usize = 512;
+/// Least places of an image that is read where it lies.
+const PLAIN: usize = if cfg!(test) { 16 } else { 128 };
 /// Places of the widest tile of several channels.
 const WIDE: usize = 32;
 
@@ -96,6 +98,8 @@ impl Axis {
 
 /// How the padded copy of a task's images lies in scratch memory.
 pub(super) struct Layout {
+    /// Whether places can be read where they lie in x.
+    plain: bool,
     rows: Axis,
     columns: Axis,
     /// From one row to the next.
@@ -154,7 +158,12 @@ impl Layout {
             let most = (room / one.max(1)).clamp(1, PLACES.div_ceil(places)).min(d.batch.div_ceil(4)).max(1);
             (1..=most).rev().min_by(|&a, &b| waste(a).total_cmp(&waste(b))).unwrap_or(1)
         };
-        let images = Some(best(INSIDE)).filter(|&n| waste(n) < 1.08).unwrap_or_else(|| best(2 * INSIDE));
+        // Whole rows of single taps need no zeros between them, and with enough of them the end of the last vector counts little.
+        let plain = d.taps == [(0, 0)] && d.step == [1, 1] && d.size == d.grid && pitch == d.grid[1] && places >= PLAIN;
+        let images = Some(1)
+            .filter(|_| plain)
+            .or_else(|| Some(best(INSIDE)).filter(|&n| waste(n) < 1.08))
+            .unwrap_or_else(|| best(2 * INSIDE));
         let mut blocks = Vec::with_capacity(used);
         for (phase, slot) in phases.iter().enumerate() {
             let Some(slot) = *slot else { continue };
@@ -164,7 +173,7 @@ impl Layout {
                 blocks.push(Block { slot, top, rows, y0, before, count, x0 });
             }
         }
-        Self { rows, columns, pitch, images, phases, used, blocks }
+        Self { plain, rows, columns, pitch, images, phases, used, blocks }
     }
 
     /// Elements of one channel of `images` images.
@@ -242,6 +251,7 @@ impl Direct<'_> {
                     offsets,
                     farthest: offsets.iter().copied().max().unwrap_or(0) as usize,
                     scratch,
+                    start: None,
                     result,
                     y: shared,
                 });
@@ -266,6 +276,8 @@ struct Task<'a> {
     farthest: usize,
     /// The padded images.
     scratch: &'a mut [f32],
+    /// Where the image begins in x, if it is read there.
+    start: Option<usize>,
     /// A line of places for each of 8 channels.
     result: &'a mut [f32],
     y: Shared<'a>,
@@ -275,12 +287,22 @@ impl WithSimd for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // Where zeros stand is the same for all groups.
-        self.scratch.fill(0.0);
+        let d = self.direct;
+        let (plane, mut zeroed) = (d.grid[0] * d.grid[1], false);
         for group in self.groups.clone() {
             self.group = group;
-            let at = Images { first: self.first, count: self.images, group };
-            pad(simd, self.direct, self.layout, self.x, at, self.scratch);
+            let start = (self.first * d.groups + group) * d.inside * plane;
+            // The last vectors read behind the image, which must be there.
+            let end = start + d.inside * plane + SLACK;
+            self.start = (self.layout.plain && end <= self.x.len()).then_some(start);
+            if self.start.is_none() {
+                // Where zeros stand is the same for all groups.
+                if !std::mem::replace(&mut zeroed, true) {
+                    self.scratch.fill(0.0);
+                }
+                let at = Images { first: self.first, count: self.images, group };
+                pad(simd, self.direct, self.layout, self.x, at, self.scratch);
+            }
             self.channels(simd);
         }
     }
@@ -337,11 +359,12 @@ impl Task<'_> {
         let weight = &d.weight[(self.group * d.outside + channel) * depth..][..R * depth];
         let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[r * depth..][..depth]);
         let width = V * S::F32_LANES;
-        assert!(self.farthest + place + width <= self.scratch.len());
+        let places = self.start.map_or(&*self.scratch, |start| &self.x[start..]);
+        assert!(self.farthest + place + width <= places.len());
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
         for (k, &offset) in self.offsets.iter().enumerate() {
             // SAFETY: no offset is more than the farthest, from which `place + width` elements on were checked.
-            let from = unsafe { self.scratch.as_ptr().add(offset as usize + place) };
+            let from = unsafe { places.as_ptr().add(offset as usize + place) };
             let mut x = [simd.splat_f32s(0.0); V];
             for (v, x) in x.iter_mut().enumerate() {
                 // SAFETY: as above.

@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use super::math::{Function, clamp};
+use super::math::{Function, at_least, clamp};
 
 /// `y = activation(sum + bias[channel] + residual)`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,11 +32,14 @@ impl Function for Activation {
     fn apply<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
         match self {
             Self::Identity => x,
+            Self::Clamp(low, f32::INFINITY) => at_least(simd, x, low),
             Self::Clamp(low, high) => clamp(simd, x, low, high),
             Self::HardSwish => {
                 let part = simd.mul_add_e_f32s(x, simd.splat_f32s(1.0 / 6.0), simd.splat_f32s(0.5));
+                // What becomes of NaN here does not count: the other factor keeps it.
+                let part = simd.min_f32s(simd.max_f32s(part, simd.splat_f32s(0.0)), simd.splat_f32s(1.0));
                 // The lower bound keeps -∞ · 0 away.
-                simd.mul_f32s(clamp(simd, x, -3.0, f32::INFINITY), clamp(simd, part, 0.0, 1.0))
+                simd.mul_f32s(at_least(simd, x, -3.0), part)
             }
         }
     }

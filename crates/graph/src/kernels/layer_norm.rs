@@ -1,8 +1,10 @@
 //! Layer normalisation over rows (Ba, Kiros and Hinton, arXiv:1607.06450, equations 3 and 4).
 
+use pulp::{Simd, WithSimd};
+
 use super::elementwise::pieces;
 use super::reduce::{dot, sum};
-use super::vectors::arch;
+use super::vectors::{arch, read, write};
 use super::{Shared, parallel, with_scratch};
 
 /// Elements of one task.
@@ -69,12 +71,7 @@ pub(crate) fn backward(n: usize, epsilon: f32, x: &[f32], scale: &[f32], g: &[f3
             // SAFETY: as above.
             let sums = unsafe { shared.part(task * 2 * n, 2 * n) };
             let (x, g) = (&x[part.clone()], &g[part]);
-            with_scratch(2 * n, |scratch| {
-                arch().dispatch(
-                    #[inline(always)]
-                    || rows_back(n, epsilon, (x, scale, g), dx, wants.then_some(sums), scratch),
-                );
-            });
+            arch().dispatch(Rows { n, epsilon, x, scale, g, dx, sums: wants.then_some(sums) });
         });
         if let Some((of_scale, of_bias)) = to.parameters {
             of_scale.fill(0.0);
@@ -87,36 +84,127 @@ pub(crate) fn backward(n: usize, epsilon: f32, x: &[f32], scale: &[f32], g: &[f3
     });
 }
 
-#[inline(always)]
-fn rows_back(
+/// The way back through some rows.
+struct Rows<'a> {
     n: usize,
     epsilon: f32,
-    (x, scale, g): (&[f32], &[f32], &[f32]),
-    dx: Option<&mut [f32]>,
-    mut sums: Option<&mut [f32]>,
-    scratch: &mut [f32],
-) {
-    let (values, scaled) = scratch.split_at_mut(n);
-    if let Some(sums) = &mut sums {
-        sums.fill(0.0);
+    x: &'a [f32],
+    scale: &'a [f32],
+    g: &'a [f32],
+    dx: Option<&'a mut [f32]>,
+    /// Sums over the rows: `Σ g x̂`, then `Σ g`.
+    sums: Option<&'a mut [f32]>,
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let n = self.n;
+        if let Some(sums) = &mut self.sums {
+            sums.fill(0.0);
+        }
+        let all = self.x.chunks_exact(n).zip(self.g.chunks_exact(n));
+        for (row, (x, g)) in all.enumerate() {
+            let (mean, inverse) = level(simd, x, self.epsilon);
+            let [total, along] = match &mut self.sums {
+                Some(sums) => add_row::<S, true>(simd, (x, self.scale, g), mean, inverse, sums),
+                None => add_row::<S, false>(simd, (x, self.scale, g), mean, inverse, &mut []),
+            };
+            if let Some(dx) = &mut self.dx {
+                let dx = &mut dx[row * n..(row + 1) * n];
+                write_row(simd, (x, self.scale, g), mean, inverse, [total / n as f32, along / n as f32], dx);
+            }
+        }
     }
-    let mut dx = dx;
-    for (row, (x, g)) in x.chunks_exact(n).zip(g.chunks_exact(n)).enumerate() {
-        let inverse = standardize(x, epsilon, values);
-        values.iter_mut().for_each(|v| *v *= inverse);
-        if let Some(sums) = &mut sums {
-            let (of_scale, of_bias) = sums.split_at_mut(n);
-            of_scale.iter_mut().zip(&*values).zip(g).for_each(|((a, &v), &g)| *a += v * g);
-            of_bias.iter_mut().zip(g).for_each(|(a, &g)| *a += g);
+}
+
+/// Mean and inverse deviation of a row.
+#[inline(always)]
+fn level<S: Simd>(simd: S, x: &[f32], epsilon: f32) -> (f32, f32) {
+    let (mut even, mut odd) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+    for pair in x.chunks(2 * S::F32_LANES) {
+        let (a, b) = pair.split_at(pair.len().min(S::F32_LANES));
+        even = simd.add_f32s(even, read(simd, a));
+        odd = simd.add_f32s(odd, read(simd, b));
+    }
+    let mean = simd.reduce_sum_f32s(simd.add_f32s(even, odd)) / x.len() as f32;
+    let middle = simd.splat_f32s(mean);
+    (even, odd) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+    let pairs = x.chunks_exact(2 * S::F32_LANES);
+    let ones = pairs.remainder().chunks_exact(S::F32_LANES);
+    // Lanes behind the last number would be 0, not the mean away from it.
+    let rest: f32 = ones.remainder().iter().map(|x| (x - mean) * (x - mean)).sum();
+    for pair in pairs {
+        let (a, b) = pair.split_at(S::F32_LANES);
+        even = add_square(simd, a, middle, even);
+        odd = add_square(simd, b, middle, odd);
+    }
+    for one in ones {
+        even = add_square(simd, one, middle, even);
+    }
+    let squares = simd.reduce_sum_f32s(simd.add_f32s(even, odd)) + rest;
+    (mean, 1.0 / (squares / x.len() as f32 + epsilon).sqrt())
+}
+
+/// `sum + (x − middle)²`
+#[inline(always)]
+fn add_square<S: Simd>(simd: S, x: &[f32], middle: S::f32s, sum: S::f32s) -> S::f32s {
+    let d = simd.sub_f32s(read(simd, x), middle);
+    simd.mul_add_e_f32s(d, d, sum)
+}
+
+/// `Σ scale · g` and `Σ scale · g · x̂` of a row; `g · x̂` and `g` are added to the sums where they are wanted.
+#[inline(always)]
+fn add_row<S: Simd, const SUMS: bool>(
+    simd: S,
+    (x, scale, g): (&[f32], &[f32], &[f32]),
+    mean: f32,
+    inverse: f32,
+    sums: &mut [f32],
+) -> [f32; 2] {
+    let (mean, inverse) = (simd.splat_f32s(mean), simd.splat_f32s(inverse));
+    let (mut total, mut along) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+    let (of_scale, of_bias) = sums.split_at_mut(sums.len() / 2);
+    for at in (0..x.len()).step_by(S::F32_LANES) {
+        let range = at..(at + S::F32_LANES).min(x.len());
+        // Behind the last number g is 0, and so is all that is added.
+        let g = read(simd, &g[range.clone()]);
+        let unit = simd.mul_f32s(simd.sub_f32s(read(simd, &x[range.clone()]), mean), inverse);
+        let t = simd.mul_f32s(read(simd, &scale[range.clone()]), g);
+        total = simd.add_f32s(total, t);
+        along = simd.mul_add_e_f32s(t, unit, along);
+        if SUMS {
+            let (a, b) = (&mut of_scale[range.clone()], &mut of_bias[range]);
+            let sum = simd.mul_add_e_f32s(g, unit, read(simd, a));
+            write(simd, a, sum);
+            let sum = simd.add_f32s(g, read(simd, b));
+            write(simd, b, sum);
         }
-        if let Some(dx) = &mut dx {
-            scaled.iter_mut().zip(scale).zip(g).for_each(|((t, &s), &g)| *t = s * g);
-            let mean = sum(scaled) / n as f32;
-            let along = dot(scaled, values) / n as f32;
-            let dx = &mut dx[row * n..(row + 1) * n];
-            let all = dx.iter_mut().zip(&*scaled).zip(&*values);
-            all.for_each(|((d, &t), &v)| *d = (t - mean - v * along) * inverse);
-        }
+    }
+    [simd.reduce_sum_f32s(total), simd.reduce_sum_f32s(along)]
+}
+
+/// `dx = (scale · g − mean − x̂ · along) · inverse`.
+#[inline(always)]
+fn write_row<S: Simd>(
+    simd: S,
+    (x, scale, g): (&[f32], &[f32], &[f32]),
+    mean: f32,
+    inverse: f32,
+    [level, along]: [f32; 2],
+    dx: &mut [f32],
+) {
+    let [mean, inverse, level, along] = [mean, inverse, level, along].map(
+        #[inline(always)]
+        |v| simd.splat_f32s(v),
+    );
+    for at in (0..x.len()).step_by(S::F32_LANES) {
+        let range = at..(at + S::F32_LANES).min(x.len());
+        let unit = simd.mul_f32s(simd.sub_f32s(read(simd, &x[range.clone()]), mean), inverse);
+        let t = simd.mul_f32s(read(simd, &scale[range.clone()]), read(simd, &g[range.clone()]));
+        let d = simd.sub_f32s(simd.sub_f32s(t, level), simd.mul_f32s(unit, along));
+        write(simd, &mut dx[range], simd.mul_f32s(d, inverse));
     }
 }
 
@@ -171,6 +259,18 @@ mod tests {
                 close(&dx, &wx, "x");
             }
         }
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_written_and_is_the_same() {
+        let (rows, n) = (40, 23);
+        let (x, g, scale) = (values(rows * n, 3), values(rows * n, 8), values(n, 1));
+        let (mut dx, mut ds, mut db) = (vec![0.0; rows * n], vec![0.0; n], vec![0.0; n]);
+        backward(n, 1e-5, &x, &scale, &g, Gradients { x: Some(&mut dx), parameters: Some((&mut ds, &mut db)) });
+        let (mut alone, mut ts, mut tb) = (vec![0.0; rows * n], vec![0.0; n], vec![0.0; n]);
+        backward(n, 1e-5, &x, &scale, &g, Gradients { x: Some(&mut alone), parameters: None });
+        backward(n, 1e-5, &x, &scale, &g, Gradients { x: None, parameters: Some((&mut ts, &mut tb)) });
+        assert_eq!((alone, ts, tb), (dx, ds, db));
     }
 
     #[test]

@@ -28,9 +28,15 @@ fn polynomial<S: Simd, const N: usize>(simd: S, x: S::f32s, c: [f32; N]) -> S::f
 /// Between two numbers; NaN stays NaN, since both comparisons are false.
 #[inline(always)]
 pub(crate) fn clamp<S: Simd>(simd: S, x: S::f32s, low: f32, high: f32) -> S::f32s {
-    let (low, high) = (simd.splat_f32s(low), simd.splat_f32s(high));
-    let x = simd.select_f32s(simd.less_than_f32s(x, low), low, x);
+    let (x, high) = (at_least(simd, x, low), simd.splat_f32s(high));
     simd.select_f32s(simd.greater_than_f32s(x, high), high, x)
+}
+
+/// The larger one of x and a number; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn at_least<S: Simd>(simd: S, x: S::f32s, low: f32) -> S::f32s {
+    let low = simd.splat_f32s(low);
+    simd.select_f32s(simd.less_than_f32s(x, low), low, x)
 }
 
 /// `eˣ`, within 2 units; subnormal results lose digits as they must. NaN stays NaN.

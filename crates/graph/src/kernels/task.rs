@@ -63,6 +63,16 @@ pub(crate) fn parallel(tasks: usize, operations: usize, work: impl Fn(usize) + S
     }
 }
 
+/// [`parallel`] with what each task answers, in order.
+pub(crate) fn collected<T: Send>(tasks: usize, operations: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    use rayon::prelude::*;
+    if tasks > 1 && worth(operations) {
+        (0..tasks).into_par_iter().with_max_len(1).map(work).collect()
+    } else {
+        (0..tasks).map(work).collect()
+    }
+}
+
 /// Products and sums of which a vector unit does as many in the time of one other operation.
 pub(crate) const PRODUCTS: usize = 4;
 

@@ -29,6 +29,13 @@ fn named(_: &str) -> Option<Arch> {
     None
 }
 
+/// Runs `work` compiled for the widest vectors of this machine: a plain loop in it, over slices whose lengths the compiler
+/// sees to be equal, becomes vectors. The bits do not depend on the width, as long as no sum goes from element to element.
+#[inline(always)]
+pub fn vectorised<T>(work: impl FnOnce() -> T) -> T {
+    arch().dispatch(work)
+}
+
 /// Floats of a vector.
 pub(crate) fn lanes() -> usize {
     arch().dispatch(Lanes)

@@ -4,8 +4,8 @@ use netproof_tensor::DType;
 
 use crate::attributes::Attributes;
 use crate::error::{OpResult, invalid, unsupported};
-use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Value, axes, axis, one};
-use crate::real::{Real, broadcast};
+use crate::operator::{Args, Backward, Context, Entry, Fact, Operator, Trained, Value, axes, axis, one};
+use crate::real::{Real, Statistics, broadcast};
 use crate::rows::RowsOf;
 
 pub(super) const ENTRIES: &[Entry] = &[
@@ -130,6 +130,32 @@ impl BatchNormalization {
     fn running(&self, old: &Real, batch: &Real) -> Real {
         old.mul_scalar(self.momentum).add(&batch.mul_scalar(1.0 - self.momentum))
     }
+
+    /// All outputs by the statistics of the batch, and the new running mean and variance.
+    fn standardised(
+        &self,
+        inputs: Args<'_, Value>,
+        outputs: &[Fact],
+        cx: &Context,
+    ) -> OpResult<(Vec<Value>, [Real; 2])> {
+        let (x, scale, bias) = (inputs.real(0, cx)?, inputs.real(1, cx)?, inputs.real(2, cx)?);
+        let (old_mean, old_variance) = (inputs.real(3, cx)?, inputs.real(4, cx)?);
+        let kernel = || {
+            let of = x.channel_statistics().filter(|_| self.spatial)?;
+            let y = x.batch_norm(&of, self.epsilon, &scale, &bias)?;
+            let (mean, variance) = of.tensors(old_mean.shape());
+            Some((y, mean, variance))
+        };
+        let (y, mean, variance) = kernel().unwrap_or_else(|| {
+            let (axes, shape) = self.layout(x.shape());
+            let s = Standard::new(&x, &axes, self.epsilon);
+            let y = s.values.mul(&scale.reshape(&shape)).add(&bias.reshape(&shape));
+            (y, s.mean.reshape(old_mean.shape()), s.variance.reshape(old_variance.shape()))
+        });
+        let new = [self.running(&old_mean, &mean), self.running(&old_variance, &variance)];
+        let all = [y, new[0].clone(), new[1].clone(), mean, variance];
+        Ok((all.into_iter().take(outputs.len()).map(Value::Real).collect(), new))
+    }
 }
 
 impl Operator for BatchNormalization {
@@ -164,25 +190,30 @@ impl Operator for BatchNormalization {
     }
 
     fn eval(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Vec<Value>> {
+        let (scale, bias) = (inputs.real(1, cx)?, inputs.real(2, cx)?);
+        if self.batch(cx) {
+            return Ok(self.standardised(inputs, outputs, cx)?.0);
+        }
         let x = inputs.real(0, cx)?;
-        let (axes, shape) = self.layout(x.shape());
-        let scale = inputs.real(1, cx)?.reshape(&shape);
-        let bias = inputs.real(2, cx)?.reshape(&shape);
-        if !self.batch(cx) {
-            let (mean, variance) = (inputs.real(3, cx)?.reshape(&shape), inputs.real(4, cx)?.reshape(&shape));
-            let factor = scale.mul(&variance.add_scalar(self.epsilon).sqrt().recip());
-            let shift = bias.sub(&mean.mul(&factor));
-            return one(x.mul(&factor).add(&shift));
+        let (mean, variance) = (inputs.real(3, cx)?, inputs.real(4, cx)?);
+        if self.spatial
+            && let Some(of) = Statistics::kept(&mean, &variance)
+            && let Some(y) = x.batch_norm(&of, self.epsilon, &scale, &bias)
+        {
+            return one(y);
         }
-        let s = Standard::new(&x, &axes, self.epsilon);
-        let mut values = vec![Value::Real(s.values.mul(&scale).add(&bias))];
-        if outputs.len() > 1 {
-            let (mean, variance) = (inputs.real(3, cx)?, inputs.real(4, cx)?);
-            let (m, v) = (s.mean.reshape(mean.shape()), s.variance.reshape(variance.shape()));
-            let all = [self.running(&mean, &m), self.running(&variance, &v), m, v];
-            values.extend(all.into_iter().take(outputs.len() - 1).map(Value::Real));
-        }
-        Ok(values)
+        let (_, shape) = self.layout(x.shape());
+        let factor = scale.mul(&variance.add_scalar(self.epsilon).sqrt().recip());
+        let shift = bias.sub(&mean.mul(&factor));
+        one(x.mul(&factor.reshape(&shape)).add(&shift.reshape(&shape)))
+    }
+
+    /// Running statistics become `momentum · running + (1 - momentum) · batch`, with the variance over the population as
+    /// ONNX has it.
+    fn eval_training(&self, inputs: Args<'_, Value>, outputs: &[Fact], cx: &Context) -> OpResult<Trained> {
+        let (values, [mean, variance]) = self.standardised(inputs, outputs, cx)?;
+        let updates = if inputs.need(0)?.shape().contains(&0) { Vec::new() } else { vec![(3, mean), (4, variance)] };
+        Ok((values, updates))
     }
 
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
@@ -193,6 +224,13 @@ impl Operator for BatchNormalization {
         let x = call.inputs.real(0, cx)?;
         let (axes, shape) = self.layout(x.shape());
         let scale = call.inputs.real(1, cx)?;
+        if self.batch(cx)
+            && self.spatial
+            && let Some((of_x, of_scale, of_bias)) = x.batch_norm_backward(self.epsilon, &scale, g, call.wants(0))
+        {
+            let wanted = |i: usize, r: Real| call.wants(i).then_some(r);
+            return Ok(Some(vec![of_x, wanted(1, of_scale), wanted(2, of_bias), None, None]));
+        }
         let own = scale.shape().to_vec();
         let scale = scale.reshape(&shape);
         if self.batch(cx) {
@@ -224,21 +262,6 @@ impl Operator for BatchNormalization {
             wanted(3, of(&total, Some(factor.neg()))),
             wanted(4, of(&moment, Some(cube))),
         ]))
-    }
-
-    /// `momentum · running + (1 - momentum) · batch`, with the variance over the population as ONNX has it.
-    fn running_statistics(&self, inputs: Args<'_, Value>, cx: &Context) -> OpResult<Vec<(usize, Real)>> {
-        let x = inputs.real(0, cx)?;
-        if !self.batch(cx) || x.count() == 0 {
-            return Ok(Vec::new());
-        }
-        let (axes, _) = self.layout(x.shape());
-        let s = Standard::new(&x, &axes, self.epsilon);
-        let (mean, variance) = (inputs.real(3, cx)?, inputs.real(4, cx)?);
-        Ok(vec![
-            (3, self.running(&mean, &s.mean.reshape(mean.shape()))),
-            (4, self.running(&variance, &s.variance.reshape(variance.shape()))),
-        ])
     }
 
     fn rows(&self, call: &RowsOf<'_>) -> Option<usize> {

@@ -75,6 +75,11 @@ impl Operator for Softmax {
         Ok(x.reshape(&shape).scaled_softmax(axis, factor).map(|y| y.reshape(x.shape())))
     }
 
+    fn softmax_axis(&self, rank: usize) -> Option<usize> {
+        let at = axis(self.axis, rank).ok().filter(|_| self.kind == Kind::Softmax)?;
+        (self.single || at + 1 == rank).then_some(at)
+    }
+
     fn backward(&self, call: &Backward<'_>) -> OpResult<Option<Vec<Option<Real>>>> {
         let (shape, axis) = self.view(&call.facts[0].shape)?;
         let g = call.gradient().reshape(&shape);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Real, broadcast};
+use super::{Real, Store, broadcast};
 use crate::kernels::math::{Function, Function2};
 use crate::kernels::{elementwise, layer_norm, layout, pool, reduce, softmax};
 
@@ -100,8 +100,14 @@ impl Real {
         self.rows(axis, |n, y, dx| softmax::log_softmax_gradient(n, y, &g, dx))
     }
 
-    /// A copy of the elements `start + Σ index · step`.
+    /// The elements `start + Σ index · step`: where they lie, if they are neighbours, else a copy.
     pub(super) fn strided(&self, start: usize, sizes: &[usize], steps: &[usize]) -> Option<Self> {
+        let in_order = layout::steps(sizes);
+        if let Store::Host(buffer) = &self.store
+            && sizes.iter().zip(steps.iter().zip(in_order)).all(|(&size, (&step, own))| size == 1 || step == own)
+        {
+            return Some(Self::hosted(buffer.view(start, sizes.iter().product()), sizes));
+        }
         let x = self.slice()?;
         Some(Self::build(sizes, |y| layout::strided(&x, start, sizes, steps, y)))
     }

@@ -38,7 +38,7 @@ impl Model {
         let laws = self.laws()?;
         for (i, p) in self.parameters().collect::<Vec<_>>().into_iter().enumerate() {
             let law = match laws.get(&p.name) {
-                Some((law, statistic)) if p.trainable || *statistic => *law,
+                Some(Some((law, statistic))) if p.trainable || *statistic => *law,
                 None if p.trainable => Init::TruncatedNormal(0.02),
                 _ => continue,
             };
@@ -49,15 +49,15 @@ impl Model {
     }
 
     /// From which law each parameter of a known layer is drawn, and whether it is a running statistic; the first layer
-    /// that uses a parameter decides.
-    fn laws(&self) -> Result<HashMap<String, (Init, bool)>, GraphError> {
+    /// that uses a parameter decides. `None`: it stays, as what is subtracted and divided by in front of a network does.
+    fn laws(&self) -> Result<HashMap<String, Option<(Init, bool)>>, GraphError> {
         let edit = Edit::new(self, "reinitialise")?;
         let nodes = &edit.graph.node;
-        let mut laws: HashMap<String, (Init, bool)> = HashMap::new();
+        let mut laws: HashMap<String, Option<(Init, bool)>> = HashMap::new();
         let shape = |name: Option<&String>| self.parameter(name?).filter(|t| t.dtype().is_float()).map(Tensor::shape);
         let mut note = |name: Option<&String>, law, statistic| {
             if let Some(name) = name.filter(|n| shape(Some(n)).is_some()) {
-                laws.entry(name.clone()).or_insert((law, statistic));
+                laws.entry(name.clone()).or_insert(Some((law, statistic)));
             }
         };
         for node in nodes {
@@ -101,6 +101,11 @@ impl Model {
                     }
                 }
                 _ => {}
+            }
+        }
+        for node in nodes.iter().filter(|n| is(n, &["Sub", "Div"])) {
+            for input in node.input.iter().filter(|i| self.parameter(i).is_some()) {
+                laws.insert(input.clone(), None);
             }
         }
         Ok(laws)
@@ -170,6 +175,24 @@ mod tests {
                 assert!(model.parameter(&n.inputs[i + 1]).unwrap().as_f32().unwrap().iter().all(|v| *v == start));
             }
         }
+    }
+
+    #[test]
+    fn normalisation_in_front_of_a_network_stays() {
+        let mut b = crate::FileBuilder::new("front");
+        let x = b.add_batch_input("x", &[3]);
+        let mean = b.add_initializer("mean", Tensor::f32(vec![3], vec![5.0, 6.0, 7.0]).unwrap());
+        let std = b.add_initializer("std", Tensor::f32(vec![1, 3], vec![2.0, 3.0, 4.0]).unwrap());
+        let weight = b.add_initializer("w", Tensor::f32(vec![3, 2], vec![9.0; 6]).unwrap());
+        let centred = b.node("Sub", "centred", &[&x, &mean], &[]);
+        let scaled = b.node("Div", "scaled", &[&centred, &std], &[]);
+        let y = b.node("MatMul", "y", &[&scaled, &weight], &[]);
+        b.batch_output(&y, &[2]);
+        let mut model = Model::from_file(b.build().unwrap()).unwrap();
+        model.reinitialise(1).unwrap();
+        assert_eq!(model.parameter("mean").unwrap().as_f32().unwrap(), [5.0, 6.0, 7.0]);
+        assert_eq!(model.parameter("std").unwrap().as_f32().unwrap(), [2.0, 3.0, 4.0]);
+        assert!(model.parameter("w").unwrap().as_f32().unwrap().iter().all(|w| w.abs() < 3f32.sqrt().recip() + 1e-6));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Pass<'_> {
         let mut gradients: Vec<Option<Real>> = vec![None; self.values.len()];
         for (name, seed) in seeds {
             let id = self.model.id(name)?;
-            if self.skipped.contains(&id) {
+            if self.was_skipped(id) {
                 let reason = "it was computed together with others; ask for it as a tap".to_owned();
                 return Err(GraphError::NoGradient { name: (*name).to_owned(), reason });
             }

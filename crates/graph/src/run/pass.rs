@@ -9,8 +9,8 @@ use netproof_tensor::{DType, Elements, Tensor};
 use super::{Parameters, Request};
 use crate::error::{GraphError, OpError};
 use crate::model::{Model, Node, ValueId};
-use crate::operator::{Args, Context, Fact, Keep, Value};
-use crate::plan::{Plan, eval, infer, node_error, typed};
+use crate::operator::{Context, Fact, Keep, Value};
+use crate::plan::{Plan, eval, eval_training, infer, node_error, typed};
 use crate::real::Real;
 
 /// A finished forward pass.
@@ -24,8 +24,7 @@ pub(super) struct Pass<'m> {
     pub(super) calls: Vec<Call<'m>>,
     pub(super) requires: Vec<bool>,
     pub(super) wanted: Vec<ValueId>,
-    /// Values that fused nodes did not make.
-    pub(super) skipped: Vec<ValueId>,
+    pub(super) schedule: Option<Arc<Schedule>>,
     pub(super) updates: Vec<(ValueId, Real)>,
     /// Whether rules other than the gradient may walk back: nodes stay as they are in the file, and all values are kept.
     rules: bool,
@@ -42,12 +41,28 @@ pub(super) struct Call<'m> {
     pub(super) seed: u64,
 }
 
+/// What runs, in order, and which values are done with after each step.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    steps: Vec<Step>,
+    /// Values that fused nodes do not make.
+    skipped: Vec<ValueId>,
+}
+
 /// One node to run: as in the file, or several at once.
-struct Step<'m> {
+#[derive(Debug)]
+struct Step {
     /// The place of the node, or of the last one that it stands for, in the graph.
     index: usize,
-    node: &'m Node,
-    facts: Option<Arc<[Fact]>>,
+    /// The number of the fusion, where it is one.
+    fusion: Option<usize>,
+    drops: Vec<ValueId>,
+}
+
+impl Step {
+    fn node<'m>(&self, model: &'m Model) -> &'m Node {
+        self.fusion.map_or(&model.nodes[self.index], |number| &model.fusions[number].node)
+    }
 }
 
 impl<'m> Pass<'m> {
@@ -70,7 +85,7 @@ impl<'m> Pass<'m> {
             calls: Vec::new(),
             requires: vec![false; model.names.len()],
             wanted: Vec::new(),
-            skipped: Vec::new(),
+            schedule: None,
             updates: Vec::new(),
             rules: request.rules,
             cx,
@@ -135,8 +150,8 @@ impl<'m> Pass<'m> {
         !self.requires[id] && self.fact(id).is_some_and(|f| f.value.is_some())
     }
 
-    /// What runs, in order: the needed nodes, those that can be computed together as one.
-    fn steps(&mut self, targets: &[ValueId]) -> Vec<Step<'m>> {
+    /// What runs: the needed nodes, those that can be computed together as one.
+    fn schedule(&self, targets: &[ValueId]) -> Schedule {
         let model = self.model;
         let mut needed = self.needed(targets);
         let mut flows = self.requires.clone();
@@ -148,68 +163,71 @@ impl<'m> Pass<'m> {
             }
         }
         let mut fused = vec![None; model.nodes.len()];
-        for (fusion, facts) in model.fusions.iter().zip(&self.plan.fused) {
-            let Some(facts) = facts else { continue };
+        let mut skipped = Vec::new();
+        for (number, (fusion, facts)) in model.fusions.iter().zip(&self.plan.fused).enumerate() {
             // One activation is what GELU is to a rule, too.
             if self.rules && fusion.node.operator != "Gelu" {
                 continue;
             }
             let seen = |v: &ValueId| targets.contains(v) || self.values[*v].is_some() || self.requires[*v];
             let differentiates = fusion.node.inputs.iter().flatten().any(|&i| flows[i]);
-            let whole = fusion.parts.iter().all(|&p| needed[p]);
+            let whole = facts.is_some() && fusion.parts.iter().all(|&p| needed[p]);
             if !whole || fusion.interior.iter().any(seen) || (differentiates && !fusion.smooth) {
                 continue;
             }
             let Some((&last, _)) = fusion.parts.split_last() else { continue };
             fusion.parts.iter().for_each(|&p| needed[p] = false);
-            self.skipped.extend(&fusion.interior);
-            fused[last] = Some((&fusion.node, facts.clone()));
+            skipped.extend(&fusion.interior);
+            fused[last] = Some(number);
         }
-        let mut steps = Vec::with_capacity(model.nodes.len());
-        for (index, (node, fused)) in model.nodes.iter().zip(fused).enumerate() {
-            if let Some((node, facts)) = fused {
-                steps.push(Step { index, node, facts: Some(facts) });
-            } else if needed[index] {
-                steps.push(Step { index, node, facts: self.plan.calls[index].clone() });
-            }
-        }
-        steps
-    }
-
-    fn execute(&mut self, request: &Request) -> Result<(), GraphError> {
-        let model = self.model;
-        let mut targets = Vec::new();
-        if request.outputs.is_empty() {
-            for p in &model.outputs {
-                targets.push(model.id(&p.name)?);
-            }
-        }
-        for name in request.outputs.iter().chain(&request.taps) {
-            targets.push(model.id(name)?);
-        }
-        let steps = self.steps(&targets);
-        let mut last_use = vec![0; self.values.len()];
-        for step in &steps {
-            for &input in step.node.inputs.iter().flatten() {
-                last_use[input] = step.index;
-            }
-        }
-        let mut keep = vec![false; self.values.len()];
-        targets.iter().for_each(|&t| keep[t] = true);
-        for step in &steps {
-            self.step(step)?;
-            for &id in step.node.inputs.iter().chain(&step.node.outputs).flatten() {
-                if last_use[id] <= step.index && !keep[id] && !model.parameters.contains_key(&id) {
-                    self.values[id] = None;
+        let runs = |&index: &usize| needed[index] || fused[index].is_some();
+        let step = |index: usize| Step { index, fusion: fused[index], drops: Vec::new() };
+        let mut steps: Vec<Step> = (0..model.nodes.len()).filter(runs).map(step).collect();
+        let mut done: Vec<bool> = vec![false; self.values.len()];
+        targets.iter().for_each(|&t| done[t] = true);
+        for step in steps.iter_mut().rev() {
+            let node = step.node(model);
+            for &id in node.inputs.iter().chain(&node.outputs).flatten() {
+                if !std::mem::replace(&mut done[id], true) && !model.parameters.contains_key(&id) {
+                    step.drops.push(id);
                 }
             }
         }
+        Schedule { steps, skipped }
+    }
+
+    fn execute(&mut self, request: &Request) -> Result<(), GraphError> {
+        let mut targets = Vec::new();
+        if request.outputs.is_empty() {
+            for p in &self.model.outputs {
+                targets.push(self.model.id(&p.name)?);
+            }
+        }
+        for name in request.outputs.iter().chain(&request.taps) {
+            targets.push(self.model.id(name)?);
+        }
+        // What is given is part of what the plan was made for.
+        let usual = request.outputs.is_empty() && request.taps.is_empty() && self.wanted.is_empty() && !self.rules;
+        let schedule = match usual {
+            true => self.plan.usual.get_or_init(|| Arc::new(self.schedule(&targets))).clone(),
+            false => Arc::new(self.schedule(&targets)),
+        };
+        for step in &schedule.steps {
+            self.step(step)?;
+            step.drops.iter().for_each(|&id| self.values[id] = None);
+        }
+        self.schedule = Some(schedule);
         for t in targets {
             if self.values[t].is_none() {
                 self.values[t] = Some(self.value(t)?);
             }
         }
         Ok(())
+    }
+
+    /// Whether a value was left out, since several nodes were computed together.
+    pub(super) fn was_skipped(&self, id: ValueId) -> bool {
+        self.schedule.as_ref().is_some_and(|s| s.skipped.contains(&id))
     }
 
     /// The value for use: computed, known from the plan, or a parameter.
@@ -226,26 +244,30 @@ impl<'m> Pass<'m> {
         }
     }
 
-    fn step(&mut self, step: &Step<'m>) -> Result<(), GraphError> {
-        let node = step.node;
+    fn step(&mut self, step: &Step) -> Result<(), GraphError> {
+        let node = step.node(self.model);
+        let known = match step.fusion {
+            Some(number) => &self.plan.fused[number],
+            None => &self.plan.calls[step.index],
+        };
         let inputs = node
             .inputs
             .iter()
             .map(|i| i.map(|id| self.value(id)).transpose())
             .collect::<Result<Vec<Option<Value>>, _>>()?;
-        let facts = match &step.facts {
-            Some(facts) => facts.clone(),
-            None => self.late_facts(node, &inputs)?,
+        let (facts, late) = match known {
+            Some(facts) => (facts.clone(), false),
+            None => (self.late_facts(node, &inputs)?, true),
         };
         let seed = node_seed(self.cx.seed, step.index);
         let cx = Context { seed, ..self.cx.clone() };
-        let outputs = eval(node, &inputs, &facts, &cx)?;
-        if cx.training {
-            let updates = node.op.running_statistics(Args(&inputs), &cx).map_err(|e| node_error(node, e))?;
-            for (input, real) in updates {
-                if let Some(Some(id)) = node.inputs.get(input) {
-                    self.updates.push((*id, real));
-                }
+        let (outputs, updates) = match cx.training {
+            true => eval_training(node, &inputs, &facts, &cx)?,
+            false => (eval(node, &inputs, &facts, &cx)?, Vec::new()),
+        };
+        for (input, real) in updates {
+            if let Some(Some(id)) = node.inputs.get(input) {
+                self.updates.push((*id, real));
             }
         }
         let differentiates = node.inputs.iter().flatten().any(|&i| self.requires[i]);
@@ -257,7 +279,7 @@ impl<'m> Pass<'m> {
             // An overridden value stays what the caller gave.
             if self.values[*id].is_none() {
                 self.values[*id] = Some(value.clone());
-                if step.facts.is_none() {
+                if late {
                     self.late.insert(*id, Fact { value: None, ..fact.clone() });
                 }
             }

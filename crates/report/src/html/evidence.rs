@@ -19,7 +19,10 @@ pub(super) fn render(page: &Page<'_>, evidence: &[Evidence], plots: &mut usize) 
     if evidence.is_empty() {
         return String::new();
     }
-    let mut out = format!("<div class=\"evidence{}\">\n", if evidence.len() == 1 { " single" } else { "" });
+    let mut out = format!(
+        "<div class=\"evidence{}\">\n",
+        if matches!(evidence, [e] if !matches!(e, Evidence::Gallery(_))) { " single" } else { "" }
+    );
     for e in evidence.iter().take(PIECES) {
         match e {
             Evidence::Plot(p) => figure(p, plots, &mut out),

@@ -13,6 +13,8 @@ const ITEMS: usize = 60;
 const SECTIONS: usize = 12;
 /// Most pictures of one sample.
 const PICTURES: usize = 12;
+/// Most reasons not to rely on pictures.
+const REASONS: usize = 12;
 /// Pictures with fewer pixels than this along a side are enlarged without smoothing, so that pixels stay pixels.
 const SMALL: u32 = 128;
 
@@ -80,6 +82,16 @@ pub(super) fn render(page: &Page<'_>, g: &Gallery, out: &mut String) {
     let cut = |shown: usize, of: usize, what: &str| {
         format!("<p class=\"note\">Shown: {shown} of {} {what}; all are in audit.json.</p>\n", count(of as u64))
     };
+    // Said once, not below each of its pictures.
+    let mut reasons: Vec<(&str, &str)> = Vec::new();
+    for p in g.sections.iter().flat_map(|s| &s.items).flat_map(|i| &i.pictures) {
+        let reason = p.warning.as_deref().map(|w| (p.title.as_str(), w));
+        reasons.extend(reason.filter(|r| reasons.len() < REASONS && !reasons.contains(r)));
+    }
+    for (title, why) in reasons {
+        let title = esc(&shorten(title, 120));
+        out.push_str(&format!("<p class=\"why\"><strong>{title}</strong> {}</p>\n", esc(&shorten(why, 600))));
+    }
     for section in g.sections.iter().take(SECTIONS) {
         out.push_str(&format!("<h4>{}</h4>\n", esc(&shorten(&section.title, SHORT))));
         if section.items.is_empty() {
@@ -127,18 +139,13 @@ fn item(page: &Page<'_>, item: &GalleryItem, out: &mut String) {
         out.push_str(&format!("<p class=\"note\">{}</p>\n", esc(&shorten(&item.note, SHORT))));
     }
     out.push_str("<div class=\"strip\">\n");
-    let mut reasons: Vec<&str> = Vec::new();
     for p in item.pictures.iter().take(PICTURES) {
         out.push_str(if p.warning.is_some() { "<figure class=\"warned\">" } else { "<figure>" });
         out.push_str("<div class=\"shot\">");
         img(page, p, 112, out);
         out.push_str(&format!("{}</div><figcaption>{}</figcaption></figure>\n", sign(p), esc(&shorten(&p.title, 120))));
-        reasons.extend(p.warning.as_deref().filter(|w| !reasons.contains(w)));
     }
     out.push_str("</div>\n");
-    for r in reasons {
-        out.push_str(&format!("<p class=\"why\">{}</p>\n", esc(&shorten(r, 600))));
-    }
     if item.pictures.len() > PICTURES {
         out.push_str(&format!(
             "<p class=\"note\">Shown: {PICTURES} of {} pictures; all are in audit.json.</p>\n",

@@ -47,7 +47,7 @@ fn offsets(places: &[f64]) -> Vec<f64> {
 
 /// Class of a dot by where its value lies between the lowest and the highest of its row.
 fn shade(value: f64, low: f64, high: f64) -> String {
-    if !(high > low) || !value.is_finite() {
+    if high <= low || ![value, low, high].iter().all(|v| v.is_finite()) {
         return "grey".into();
     }
     let t = ((value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)).clamp(0.0, 1.0);

@@ -45,6 +45,38 @@ fn arrow(svg: &mut Svg, from: (f64, f64), to: (f64, f64), class: &str) {
     svg.path(&head, true, &format!("tip {class}"));
 }
 
+/// The values with a little room on both sides for names; shares stay between 0 and 1.
+fn roomy(mut values: Vec<f64>, log: bool) -> Vec<f64> {
+    let ends = values.iter().copied().filter(|v| v.is_finite());
+    let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+    let room = (high - low) * 0.08;
+    if log || !room.is_finite() || room <= 0.0 {
+        return values;
+    }
+    let share = low >= 0.0 && high <= 1.0;
+    let within = |v: f64| if share { v.clamp(0.0, 1.0) } else { v };
+    values.extend([within(low - room), within(high + room)]);
+    values
+}
+
+/// Where the name of a point stands: on the side to which its arrow flies, so that the arrow does not cross it; where
+/// there is no room, above or below.
+fn beside(p: (f64, f64), from: Option<(f64, f64)>, width: f64, ends: (f64, f64)) -> ((f64, f64), Anchor, f64) {
+    let left = from.map_or(p.0 > (ends.0 + ends.1) / 2.0, |f| f.0 > p.0);
+    let below = from.is_some_and(|f| f.1 < p.1);
+    let room = if left { p.0 - ends.0 - 10.0 } else { ends.1 - p.0 - 10.0 };
+    if width <= room {
+        let (dx, anchor) = if left { (-9.0, Anchor::End) } else { (9.0, Anchor::Start) };
+        return ((p.0 + dx, p.1 + if below { 8.0 } else { 2.0 }), anchor, room);
+    }
+    let dy = if below { 17.0 } else { -9.0 };
+    if left {
+        ((p.0 - 2.0, p.1 + dy), Anchor::Start, (ends.1 - p.0).max(60.0))
+    } else {
+        ((p.0 + 2.0, p.1 + dy), Anchor::End, (p.0 - ends.0).max(60.0))
+    }
+}
+
 /// Draws `plot`; `x` and `y` say which side of each axis is good.
 pub(super) fn draw(plot: &Plot, id: &str, x: Comparison, y: Comparison) -> Drawing {
     let mut notes = Vec::new();
@@ -77,8 +109,9 @@ pub(super) fn draw(plot: &Plot, id: &str, x: Comparison, y: Comparison) -> Drawi
         notes.push("Drawn: some of the points of long ways; all are in audit.json.".into());
     }
     let marks = || all.iter().flat_map(|(_, m)| m.iter());
-    let xs = Scale::fit(&plot.x, marks().map(|m| m.0), false, 5);
-    let ys = Scale::fit(&plot.y, marks().flat_map(|(_, m)| [Some(m.y), m.low, m.high]).flatten(), false, 5);
+    let xs = Scale::fit(&plot.x, roomy(marks().map(|m| m.0).collect(), plot.x.log).into_iter(), false, 5);
+    let values = marks().flat_map(|(_, m)| [Some(m.y), m.low, m.high]).flatten().collect();
+    let ys = Scale::fit(&plot.y, roomy(values, plot.y.log).into_iter(), false, 5);
     let frame = Frame::new(SIZE, xs, ys, 20.0);
     let mut svg = Svg::new(SIZE.0, SIZE.1);
     frame.draw(&mut svg, &plot.x, &plot.y);
@@ -129,10 +162,10 @@ pub(super) fn draw(plot: &Plot, id: &str, x: Comparison, y: Comparison) -> Drawi
             if let Some(text) = text.filter(|t| !t.is_empty())
                 && !taken.iter().any(|t| (t.0 - p.0).abs() < 90.0 && (t.1 - p.1).abs() < 13.0)
             {
-                let room = 120.0;
-                let left_side = p.0 + 8.0 + text_width(text).min(room) > frame.right;
-                let (dx, anchor) = if left_side { (-8.0, Anchor::End) } else { (8.0, Anchor::Start) };
-                svg.text((p.0 + dx, p.1 - 7.0), anchor, "nm", text, room);
+                // A start has its name where its arrow does not go.
+                let from = points.get(k.checked_sub(1).unwrap_or(k + 1)).map(|q| q.0);
+                let (at, anchor, room) = beside(*p, from, text_width(text), (frame.left, frame.right));
+                svg.text(at, anchor, "nm", text, room);
                 taken.push(*p);
             }
         }
@@ -177,6 +210,15 @@ mod tests {
         assert_eq!(front(&points, (DOWN, UP)), [(1.0, 1.0), (2.0, 2.0)]);
         assert_eq!(front(&[(1.0, 1.0), (1.0, 1.0)], (UP, UP)), [(1.0, 1.0)]);
         assert!(front(&[], (UP, UP)).is_empty());
+    }
+
+    #[test]
+    fn names_stand_where_the_arrow_does_not_come_from() {
+        let ends = (0.0, 400.0);
+        assert_eq!(beside((200.0, 50.0), Some((300.0, 50.0)), 60.0, ends), ((191.0, 52.0), Anchor::End, 190.0));
+        assert_eq!(beside((200.0, 50.0), Some((100.0, 20.0)), 60.0, ends), ((209.0, 58.0), Anchor::Start, 190.0));
+        assert_eq!(beside((20.0, 50.0), Some((300.0, 20.0)), 60.0, ends), ((18.0, 67.0), Anchor::Start, 380.0));
+        assert_eq!(beside((390.0, 50.0), None, 60.0, ends).1, Anchor::End);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use netproof_core::Plot;
 use super::axis::Scale;
 use super::svg::{Anchor, Svg, TEXT, text_width};
 use super::{Drawing, Key};
-use crate::number::{MISSING, column_decimals, count, fixed, plain};
+use crate::number::{MISSING, count, decimals, fixed, plain};
 
 /// Outer width.
 const WIDTH: f64 = 430.0;
@@ -61,8 +61,10 @@ pub(super) fn draw(plot: &Plot, id: &str, base: f64) -> Drawing {
     }
     let ends = |s: &Step| [Some(s.from), Some(s.to), s.ends.map(|e| e.0), s.ends.map(|e| e.1)];
     let scale = Scale::fit(&plot.x, steps.iter().flat_map(ends).flatten().chain(plot.reference), false, 4);
-    let digits = column_decimals(&steps.iter().map(|s| if s.sum { s.to } else { s.to - s.from }).collect::<Vec<_>>());
-    let write = |v: f64| digits.map_or_else(|| plain(v), |d| fixed(v, d));
+    // Three digits of the largest number; sums and steps then line up.
+    let largest = steps.iter().map(|s| s.to.abs().max((s.to - s.from).abs())).fold(0.0, f64::max);
+    let shared = (1e-3..1e9).contains(&largest).then(|| decimals(largest, 3));
+    let write = |v: f64| shared.map_or_else(|| plain(v), |d| fixed(v, d));
     let text = |s: &Step| match (s.sum, s.to - s.from) {
         (true, _) => write(s.to),
         (false, d) if !d.is_finite() => MISSING.into(),
@@ -148,11 +150,7 @@ mod tests {
         assert_eq!(ends, [(1.0, 1.0), (1.0, 3.0), (3.0, 2.5), (2.5, 2.5)]);
         assert_eq!(lost, 1);
         let d = draw(&plot(&[2.0, -0.5]), "p", 1.0);
-        assert!(
-            d.svg.contains(">+2.000<") && d.svg.contains(">−0.500<") && d.svg.contains("from 1 to 2.5"),
-            "{}",
-            d.svg
-        );
+        assert!(d.svg.contains(">+2.00<") && d.svg.contains(">−0.50<") && d.svg.contains("from 1 to 2.5"), "{}", d.svg);
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Kept {
         let written = self.0.remove(id).filter(|w| {
             let w = w.trim();
             // An unchanged sign of an earlier version, whatever its prompt was.
-            !w.is_empty() && !(w.starts_with("> **☐") && !w.contains('\n'))
+            !w.is_empty() && (w.contains('\n') || !w.starts_with("> **☐"))
         });
         person.written = written;
         person

@@ -103,11 +103,14 @@ pub(crate) struct ApgdT {
     pub(crate) restarts: usize,
     pub(crate) targets: usize,
     pub(crate) large_radii: bool,
+    /// Likeliest targets that are left out, since an earlier stage has tried them.
+    #[serde(skip)]
+    pub(crate) tried: usize,
 }
 
 impl Default for ApgdT {
     fn default() -> Self {
-        Self { steps: 100, restarts: 1, targets: 9, large_radii: true }
+        Self { steps: 100, restarts: 1, targets: 9, large_radii: true, tried: 0 }
     }
 }
 
@@ -170,6 +173,7 @@ impl Attack for ApgdT {
         // The likeliest target alone first: most rows that break at all leave with it.
         let mut rest = batch.right();
         for (from, to) in [(0, 1), (1, self.targets)] {
+            let from = self.tried.max(from);
             let of_row = |&i: &usize| {
                 let all = targets(batch.row_logits(i), batch.labels[i]);
                 let some: Vec<usize> = all.into_iter().take(to).skip(from).collect();

@@ -36,7 +36,7 @@ pub(crate) static CARD: Card = Card {
             doc: "Sizes of change, smallest first, in units of the features; 1 to 20 of them.",
         },
         OptionDoc { name: "bounds", default: "[0.0, 1.0]", doc: "Least and largest value of a feature." },
-        OptionDoc { name: "rows", default: "100", doc: "Rows that are attacked, the first ones, at least 1." },
+        OptionDoc { name: "rows", default: "50", doc: "Rows that are attacked, the first ones, at least 1." },
         OptionDoc {
             name: "most_gmacs",
             default: "2000.0",
@@ -63,13 +63,7 @@ pub(crate) struct RobustAccuracyCheck {
 
 impl Default for RobustAccuracyCheck {
     fn default() -> Self {
-        Self {
-            norm: Norm::Linf,
-            epsilons: vec![0.01, 0.03, 0.1],
-            bounds: vec![0.0, 1.0],
-            rows: 100,
-            most_gmacs: 2000.0,
-        }
+        Self { norm: Norm::Linf, epsilons: vec![0.01, 0.03, 0.1], bounds: vec![0.0, 1.0], rows: 50, most_gmacs: 2000.0 }
     }
 }
 

@@ -5,15 +5,19 @@
 //! normalisation, no dropout) with the weights of the moment; gradients of weights are not computed there.
 
 mod awp;
-mod divergence;
+#[cfg(test)]
+mod conformance;
+pub(super) mod divergence;
 mod fast;
 mod free;
+mod ibp;
 mod inner;
+mod intervals;
 mod mart;
 mod options;
 mod pgd_at;
 #[cfg(test)]
-mod test_support;
+pub(super) mod test_support;
 mod threat;
 mod trades;
 
@@ -22,9 +26,19 @@ use netproof_train::{Batch, Entry, Gradient, GradientRule, Options, Step, TrainE
 
 use inner::Inner;
 
-/// Every rule of adversarial training.
-pub(crate) static RULES: &[Entry<dyn GradientRule>] =
-    &[fast::ENTRY, pgd_at::ENTRY, trades::ENTRY, mart::ENTRY, awp::ENTRY, free::ENTRY];
+/// Every rule of the defences.
+pub(crate) static RULES: &[Entry<dyn GradientRule>] = &[
+    fast::ENTRY,
+    pgd_at::ENTRY,
+    trades::ENTRY,
+    mart::ENTRY,
+    awp::ENTRY,
+    free::ENTRY,
+    ibp::ENTRY,
+    super::noise_injection::RULE,
+    super::defensive_distillation::RULE,
+    super::diverse_ensemble::RULE,
+];
 
 /// A rule in two halves, so that others can put something between them.
 trait Adversarial: Send {

@@ -155,7 +155,7 @@ impl Examiner for Counterfactual {
             for (k, (row, class)) in chosen.iter().zip(classes).enumerate() {
                 let changes: Vec<String> = (0..space.parts.len())
                     .filter(|&f| space.differs(f, x, row))
-                    .map(|f| change(&space, f, x, row))
+                    .map(|f| change(&space, asked, f, x, row))
                     .collect();
                 let distance = space.distance(x, row);
                 let class = class.map_or("".into(), |c| c.into());
@@ -293,14 +293,20 @@ fn diverse(space: &Space, x: &[f32], mut found: Vec<Vec<f32>>, count: usize) -> 
     chosen
 }
 
-fn change(space: &Space, f: usize, x: &[f32], row: &[f32]) -> String {
+fn change(space: &Space, asked: &Inquiry, f: usize, x: &[f32], row: &[f32]) -> String {
     let name = &space.features.names[f];
     match space.parts[f][..] {
         [k] => format!("{name} {} → {}", x[k], row[k]),
         _ => {
-            let part =
-                |r: &[f32]| space.parts[f].iter().position(|&k| r[k] == 1.0).map_or("?".to_owned(), |p| p.to_string());
-            format!("{name} part {} → part {}", part(x), part(row))
+            // The part that is there, by the rest of its column's name.
+            let part = |r: &[f32]| match space.parts[f].iter().find(|&&k| r[k] == 1.0) {
+                Some(&k) => {
+                    let column = asked.column(k);
+                    column.strip_prefix(name.as_str()).and_then(|c| c.get(1..)).unwrap_or(&column).to_owned()
+                }
+                None => "none".to_owned(),
+            };
+            format!("{name} {} → {}", part(x), part(row))
         }
     }
 }

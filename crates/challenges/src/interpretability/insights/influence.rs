@@ -50,7 +50,7 @@ impl Examiner for Influence {
         if net.answer() != Answer::Classes {
             return Err(ExplainError::not_applicable("the network is no classifier with a score per class"));
         }
-        let layer = feature_layer(net, "")?;
+        let layer = feature_layer(net, "", 0)?;
         let known = asked.known_rows(0)?;
         let (h, e) = (features_of(net, &known, &layer)?, errors(net, &known, labels)?);
         let (own_h, own_e) = (features_of(net, &asked.q, &layer)?, errors(net, &asked.q, &asked.q.targets)?);

@@ -48,7 +48,7 @@ impl Examiner for NearestExamples {
             "cosine" => true,
             other => return Err(ExplainError::option("distance", other, "euclidean or cosine")),
         };
-        let layer = feature_layer(net, &self.layer)?;
+        let layer = feature_layer(net, &self.layer, 0)?;
         let known = features_of(net, &asked.known_rows(0)?, &layer)?;
         let own = features_of(net, &asked.q, &layer)?;
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();

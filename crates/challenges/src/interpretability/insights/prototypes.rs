@@ -54,7 +54,7 @@ impl Examiner for Prototypes {
                 asked.len()
             )));
         }
-        let layer = feature_layer(net, &self.layer)?;
+        let layer = feature_layer(net, &self.layer, 0)?;
         let points = features_of(net, &asked.known_rows(0)?, &layer)?;
         let kernel = Kernel::new(&points);
         let chosen = kernel.prototypes(self.prototypes);

@@ -119,7 +119,13 @@ impl Tree {
             return stop;
         }
         let branch = |own| Self::grow(rows, classes, count, own, depth - 1, leaf);
-        Self::Split { element, at, branches: Box::new([branch(yes), branch(no)]) }
+        match (branch(yes), branch(no)) {
+            // A question whose answers say the same is none.
+            (Self::Leaf { class: a, rows: n }, Self::Leaf { class: b, rows: m }) if a == b => {
+                Self::Leaf { class: a, rows: n + m }
+            }
+            (yes, no) => Self::Split { element, at, branches: Box::new([yes, no]) },
+        }
     }
 
     /// What the tree says of a row.
@@ -193,17 +199,7 @@ impl Examiner for Surrogate {
         let Some(f) = Fidelity::measure(&rows, &classes, self.depth, self.leaf, asked.q.seed, Level::P95) else {
             return Err(ExplainError::not_applicable("too few rows to fit a surrogate and to prove it"));
         };
-        let columns: Vec<String> = match &asked.q.features {
-            Some(g) if g.names.len() == net.row_len() => g.names.clone(),
-            Some(g) => (0..net.row_len())
-                .map(|k| {
-                    let first = g.of.iter().position(|&o| o == g.of[k]).unwrap_or(k);
-                    let alone = g.of.iter().filter(|&&o| o == g.of[k]).count() == 1;
-                    if alone { g.names[g.of[k]].clone() } else { format!("{} part {}", g.names[g.of[k]], k - first) }
-                })
-                .collect(),
-            None => Vec::new(),
-        };
+        let columns: Vec<String> = (0..net.row_len()).map(|k| asked.column(k)).collect();
         let mut t = table("Rules of the tree", &["rule", "class", "rows fitted"]);
         t.rows = f
             .tree

@@ -7,7 +7,7 @@ use netproof_core::{Card, CardKind, Challenge, Need, OptionDoc};
 use netproof_stats::special::student_t_cdf;
 use serde::{Deserialize, Serialize};
 
-use super::{Examiner, Inquiry, Insight, LAYER, feature_layer, features_of, floats, table};
+use super::{Examiner, Inquiry, Insight, feature_layer, features_of, floats, table};
 use crate::interpretability::coalitions::solve;
 use crate::interpretability::{ExplainError, Explained, Question};
 
@@ -21,12 +21,16 @@ pub(crate) static CARD: Card = Card {
     reference: "Kim, Wattenberg, Gilmer, Cai, Wexler, Viégas and Sayres, ICML 2018, arXiv:1711.11279, sections 3.2 to 3.5",
     needs: &[Need::InputGradient],
     options: &[
-        LAYER,
+        OptionDoc {
+            name: "layer",
+            default: "\"\"",
+            doc: "Name of the value in which concepts are directions; empty: what goes into the last product but one, since behind \
+                  the last one the score is linear and every row answers alike.",
+        },
         OptionDoc { name: "runs", default: "20", doc: "Random sets that the concept is compared with, at least 3." },
     ],
 };
 
-/// Most numbers of a layer: the fit solves a system of the examples, not of the numbers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tcav {
@@ -57,7 +61,7 @@ impl Examiner for Tcav {
                 wanted: format!("at least 10 rows of {:?}", net.row_shape()),
             });
         }
-        let layer = feature_layer(net, &self.layer)?;
+        let layer = feature_layer(net, &self.layer, 1)?;
         let shown = features_of(net, &Question::new(concept.clone(), vec![0; concept.rows()])?, &layer)?;
         let known = features_of(net, &asked.known_rows(0)?, &layer)?;
         let size = shown.len().min(known.len() / 2);

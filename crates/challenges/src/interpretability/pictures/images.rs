@@ -76,6 +76,20 @@ pub fn image_row(row: &ImageRow<'_>) -> Canvas {
     canvas
 }
 
+/// An image alone, with a title.
+/// # Shapes
+/// `size`: channels, height, width; `image [channels, height, width]`
+pub fn picture(size: [usize; 3], image: &[f32], title: &str) -> Canvas {
+    let [_, h, w] = size;
+    let scale = (PANEL / h.max(w).max(1)).max(1);
+    let mut canvas = Canvas::new((w * scale + 2 * MARGIN).max(30 * ADVANCE), h * scale + 2 * MARGIN + LINE);
+    canvas.text_within([MARGIN, MARGIN / 2], canvas.size[0] - 2 * MARGIN, title, INK);
+    let row = ImageRow { size, image, attributions: &[], title, subtitle: "", badge: None };
+    let base = pixels(&row);
+    canvas.cells([MARGIN, MARGIN / 2 + LINE], [h, w], scale, |p| base[p]);
+    canvas
+}
+
 /// The colour scale with its ends and zero.
 pub(super) fn bar(canvas: &mut Canvas, [x, y]: [usize; 2], width: usize, largest: f32) {
     for i in 0..width {

@@ -40,6 +40,13 @@ fn begin(height: f64, title: &str, subtitle: &str) -> String {
     )
 }
 
+/// A round number as people write it.
+fn tick(v: f64) -> String {
+    let text = format!("{v:.6}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" || text.is_empty() || v == 0.0 { "0".to_owned() } else { text.replace('-', "−") }
+}
+
 /// Round numbers over a range, about six.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let raw = (high - low) / 6.0;
@@ -76,7 +83,7 @@ pub fn waterfall(title: &str, subtitle: &str, base: f64, columns: &[Column], mos
     let bottom = top + ROW * (all.len() as f64 + 2.0);
     let mut svg = begin(bottom + 40.0, title, subtitle);
     for t in ticks(low, high) {
-        let (x, t) = (x(t), short(t));
+        let (x, t) = (x(t), tick(t));
         let _ = write!(
             svg,
             "<path d=\"M{x:.1} {top}V{bottom:.1}\" stroke=\"#e4e4e4\"/><text x=\"{x:.1}\" y=\"{:.1}\" class=\"mid small faint\">{t}</text>",
@@ -154,7 +161,7 @@ pub fn beeswarm(
     let mut svg = begin(bottom + 66.0, title, subtitle);
     for t in ticks(-reach, reach) {
         let stroke = if t == 0.0 { "#777" } else { "#e4e4e4" };
-        let (x, t) = (x(t), short(t));
+        let (x, t) = (x(t), tick(t));
         let _ = write!(
             svg,
             "<path d=\"M{x:.1} {top}V{bottom:.1}\" stroke=\"{stroke}\"/><text x=\"{x:.1}\" y=\"{:.1}\" class=\"mid small faint\">{t}</text>",
@@ -187,7 +194,11 @@ pub fn beeswarm(
             let offset = if *stack % 2 == 0 { (*stack + 1) / 2 } else { -(*stack + 1) / 2 };
             *stack += 1;
             let y = middle + (offset as f64 * 3.0).clamp(-line * 0.42, line * 0.42);
-            let colour = if high > low { sequential(((v - low) / (high - low)) as f32) } else { [120, 120, 120] };
+            let colour = if high > low && v.is_finite() {
+                sequential(((v - low) / (high - low)) as f32)
+            } else {
+                [120, 120, 120]
+            };
             let _ = write!(
                 svg,
                 "<circle cx=\"{at:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{}\" fill-opacity=\"0.85\"/>",
@@ -206,8 +217,8 @@ pub fn beeswarm(
     }
     let _ = write!(
         svg,
-        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"end small faint\">low value</text><text x=\"{:.1}\" y=\"{:.1}\" class=\"small faint\">high value; \
-         right: mean size of the attribution</text></svg>\n",
+        "<text x=\"{:.1}\" y=\"{:.1}\" class=\"end small faint\">low value</text><text x=\"{:.1}\" y=\"{:.1}\" class=\"small faint\">high value; grey: a \
+         category; right: mean size of the attribution</text></svg>\n",
         LEFT - 8.0,
         y + 10.0,
         LEFT + bar + 8.0,

@@ -4,7 +4,7 @@ use netproof_tensor::Tensor;
 use netproof_train::TrainError;
 
 /// Logarithms of softmax, in double precision.
-pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(in crate::adversarial::defences) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&v| f64::from(v - max).exp()).sum();
     let log = sum.ln() + f64::from(max);
@@ -28,7 +28,10 @@ pub(super) fn slope_of_q(log_p: &[f64], log_q: &[f64]) -> impl Iterator<Item = f
 }
 
 /// The rows of answers that are logits of two or more classes.
-pub(super) fn logits<'a>(what: &str, answers: &'a Tensor) -> Result<(usize, &'a [f32]), TrainError> {
+pub(in crate::adversarial::defences) fn logits<'a>(
+    what: &str,
+    answers: &'a Tensor,
+) -> Result<(usize, &'a [f32]), TrainError> {
     let width = answers.row_len();
     match answers.as_f32() {
         Some(values) if width >= 2 => Ok((width, values)),

@@ -113,7 +113,7 @@ mod tests {
         batch.features.as_f32_mut().unwrap().iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
         for norm in [Norm::Linf, Norm::L2] {
             let threat = Threat { norm, epsilon: 0.3, bounds: [-1.0, 1.0] };
-            for start in [Start::Row, Start::Uniform, Start::Gaussian] {
+            for start in [Start::Row, Start::Uniform, Start::Gaussian, Start::Ball] {
                 let inner = Inner { threat, steps: 4, step_size: 0.25, start };
                 let got = with_step(linear.net(), 9, |step| inner.on_objective(step, &batch).unwrap());
                 let pairs = got.as_f32().unwrap().chunks(2).zip(batch.features.as_f32().unwrap().chunks(2));

@@ -5,19 +5,19 @@ use netproof_tensor::Tensor;
 use netproof_train::{Batch, Gradient, GradientRule, Method, Net, Objective, Step, Targets};
 
 /// `W x + b` of rows of two features.
-pub(super) struct Linear {
+pub(in crate::adversarial::defences) struct Linear {
     classes: usize,
     /// `W [classes, 2]`, then `b`.
-    pub(super) values: Vec<f64>,
+    pub(in crate::adversarial::defences) values: Vec<f64>,
 }
 
 impl Linear {
-    pub(super) fn new(classes: usize) -> Self {
+    pub(in crate::adversarial::defences) fn new(classes: usize) -> Self {
         let values = (0..3 * classes).map(|i| f64::from((i as f32 * 1.7 + 0.4).sin())).collect();
         Self { classes, values }
     }
 
-    pub(super) fn net(&self) -> Net {
+    pub(in crate::adversarial::defences) fn net(&self) -> Net {
         let mut net = Net::new(mlp(&[2], &[], self.classes, Activation::Relu, 5).unwrap(), true).unwrap();
         let (w, b) = self.values.split_at(2 * self.classes);
         for (i, own) in [w, b].into_iter().enumerate() {
@@ -26,11 +26,11 @@ impl Linear {
         net
     }
 
-    pub(super) fn weight(&self, class: usize, feature: usize) -> f32 {
+    pub(in crate::adversarial::defences) fn weight(&self, class: usize, feature: usize) -> f32 {
         self.values[2 * class + feature] as f32
     }
 
-    pub(super) fn probabilities(&self, x: &[f64]) -> Vec<f64> {
+    pub(in crate::adversarial::defences) fn probabilities(&self, x: &[f64]) -> Vec<f64> {
         let (w, b) = self.values.split_at(2 * self.classes);
         let z: Vec<f64> = (0..self.classes).map(|c| w[2 * c] * x[0] + w[2 * c + 1] * x[1] + b[c]).collect();
         let sum: f64 = z.iter().map(|z| z.exp()).sum();
@@ -39,7 +39,7 @@ impl Linear {
 }
 
 /// Rows of two features, and their classes.
-pub(super) fn rows(n: usize, width: usize, classes: usize) -> (Batch, Vec<usize>) {
+pub(in crate::adversarial::defences) fn rows(n: usize, width: usize, classes: usize) -> (Batch, Vec<usize>) {
     let labels: Vec<usize> = (0..n).map(|r| r * 2 % classes).collect();
     let features = (0..n * width).map(|i| ((i * i) as f32 * 0.7 + 0.2).sin()).collect();
     let batch = Batch {
@@ -58,27 +58,35 @@ fn cross_entropy() -> Box<dyn Objective> {
     registry.objectives.build(&Method::new("cross-entropy"), &registry).unwrap()
 }
 
-pub(super) fn with_step_mut<T>(mut net: Net, seed: u64, f: impl FnOnce(&mut Step<'_>) -> T) -> T {
+pub(in crate::adversarial::defences) fn with_step_mut<T>(
+    mut net: Net,
+    seed: u64,
+    f: impl FnOnce(&mut Step<'_>) -> T,
+) -> T {
     let objective = cross_entropy();
     let active = net.weights.names()[..net.weights.trainable()].to_vec();
     f(&mut Step { net: &mut net, objective: &*objective, number: 0, seed, active: &active })
 }
 
-pub(super) fn with_step<T>(net: Net, seed: u64, f: impl FnOnce(&Step<'_>) -> T) -> T {
+pub(in crate::adversarial::defences) fn with_step<T>(net: Net, seed: u64, f: impl FnOnce(&Step<'_>) -> T) -> T {
     with_step_mut(net, seed, |step| f(step))
 }
 
-pub(super) fn build_rule(method: &Method) -> Box<dyn GradientRule> {
+pub(in crate::adversarial::defences) fn build_rule(method: &Method) -> Box<dyn GradientRule> {
     let registry = crate::training_registry();
     registry.rules.build(method, &registry).unwrap()
 }
 
-pub(super) fn flat(gradient: &Gradient) -> Vec<f32> {
+pub(in crate::adversarial::defences) fn flat(gradient: &Gradient) -> Vec<f32> {
     gradient.tensors.iter().flat_map(|t| t.as_ref().unwrap().as_f32().unwrap().to_vec()).collect()
 }
 
 /// Sum of the losses, and its gradient in the order of [`Linear::values`].
-pub(super) fn naive_cross_entropy(linear: &Linear, rows: &[f64], labels: &[usize]) -> (f64, Vec<f64>) {
+pub(in crate::adversarial::defences) fn naive_cross_entropy(
+    linear: &Linear,
+    rows: &[f64],
+    labels: &[usize],
+) -> (f64, Vec<f64>) {
     let k = linear.classes;
     let (mut loss, mut gradient) = (0.0, vec![0.0; 3 * k]);
     for (x, &y) in rows.chunks(2).zip(labels) {
@@ -95,7 +103,7 @@ pub(super) fn naive_cross_entropy(linear: &Linear, rows: &[f64], labels: &[usize
 }
 
 /// Slopes of a function of the weights.
-pub(super) fn differences(linear: &mut Linear, f: impl Fn(&Linear) -> f64) -> Vec<f64> {
+pub(in crate::adversarial::defences) fn differences(linear: &mut Linear, f: impl Fn(&Linear) -> f64) -> Vec<f64> {
     (0..linear.values.len())
         .map(|i| {
             let (kept, h) = (linear.values[i], 1e-5);

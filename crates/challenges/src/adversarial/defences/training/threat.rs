@@ -23,8 +23,11 @@ pub(super) enum Norm {
 pub(super) enum Start {
     /// At the row.
     Row,
-    /// Uniform in the ball.
+    /// Uniform in the ball, then within the bounds.
     Uniform,
+    /// Uniform in the ball, whatever the bounds are; steps lead back into them. Fast adversarial training begins so: with
+    /// features at their bounds, as in black and white pictures, starts within them would make every step end in a corner.
+    Ball,
     /// Normal around the row with standard deviation 0.001, as TRADES and MART have it.
     Gaussian,
 }
@@ -119,15 +122,15 @@ impl Threat {
         }
     }
 
-    /// Moves a row to where an attack begins, within the ball and the bounds.
+    /// Moves a row to where an attack begins, within the ball and, but for [`Start::Ball`], the bounds.
     pub(super) fn begin(&self, start: Start, changed: &mut [f32], row: &[f32], rng: &mut Rng) {
         match (start, self.norm) {
             (Start::Row, _) => return,
             (Start::Gaussian, _) => changed.iter_mut().for_each(|c| *c += (0.001 * rng.normal()) as f32),
-            (Start::Uniform, Norm::Linf) => {
+            (Start::Uniform | Start::Ball, Norm::Linf) => {
                 changed.iter_mut().for_each(|c| *c += (self.epsilon * (2.0 * rng.unit() - 1.0)) as f32);
             }
-            (Start::Uniform, Norm::L2) => {
+            (Start::Uniform | Start::Ball, Norm::L2) => {
                 // A normal direction, and a length whose power of the dimension is uniform.
                 let direction: Vec<f64> = row.iter().map(|_| rng.normal()).collect();
                 let norm = direction.iter().map(|d| d * d).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
@@ -135,7 +138,9 @@ impl Threat {
                 changed.iter_mut().zip(direction).for_each(|(c, d)| *c += (d / norm * length) as f32);
             }
         }
-        self.project(changed, row);
+        if start != Start::Ball {
+            self.project(changed, row);
+        }
     }
 }
 
@@ -198,6 +203,10 @@ mod tests {
             let mut x = row;
             threat.begin(Start::Gaussian, &mut x, &row, &mut Rng::new(1));
             assert!(x != row && distance(&x, &row) < 0.02);
+            let edge = [0.0f32; 8];
+            let mut x = edge;
+            threat.begin(Start::Ball, &mut x, &edge, &mut Rng::new(1));
+            assert!(x.iter().any(|v| *v < 0.0) && x.iter().any(|v| *v > 0.0), "{x:?}");
             let mut x = row;
             threat.begin(Start::Row, &mut x, &row, &mut Rng::new(1));
             assert_eq!(x, row);

@@ -1,0 +1,254 @@
+//! Protocols on small networks: what they owe whatever the network is.
+
+use std::time::Instant;
+
+use netproof_audit::{Head, Silent};
+use netproof_core::{Norm, Threat};
+use netproof_graph::Model;
+use netproof_stats::Level;
+use netproof_tensor::Tensor;
+
+use super::AttackError;
+use super::certifier::Certifier;
+use super::harness::{Fate, Harness};
+use super::loss::margin;
+use super::protocol::Method;
+use super::report::AttackReport;
+use super::test_support::{linear, rows, small, victim};
+use super::verify::{Claims, verify};
+use super::victim::Victim;
+
+fn harness<'v, 'm>(v: &'v Victim<'m>, t: Threat, x: &[f32], labels: &[usize]) -> Harness<'v, 'm> {
+    let n = labels.len();
+    let ids: Vec<u64> = (0..n as u64).map(|i| 100 + i).collect();
+    let x = Tensor::f32([&[n], v.row()].concat(), x.to_vec()).unwrap();
+    Harness::new(v, t, &x, labels, &ids, 0, &Silent).unwrap()
+}
+
+fn method(id: &str, options: &str) -> Method {
+    Method::find(id, &options.parse().unwrap()).unwrap()
+}
+
+const FAST: &str = "[cascade]\nqueries = 200\nsteps = 30\n";
+
+/// On a linear model the robust rows are those whose margin is above epsilon times the dual norm: both protocols must find all
+/// the others.
+#[test]
+fn protocols_find_exactly_the_rows_that_can_be_broken_on_a_linear_model() {
+    let w = [
+        [0.0f32; 6],
+        [0.5, -2.0, 1.0, 0.3, 0.0, -0.7],
+        [0.2, 0.4, -0.3, 0.0, 0.6, 0.1],
+        [-0.3, 0.2, 0.1, 0.5, -0.2, 0.0],
+    ];
+    let model = linear(&w, &[0.1, 0.9, 0.2, 0.3]);
+    let (x, labels) = rows(&model, 6, 60, 2);
+    let v = victim(&model, &[6]);
+    let threat = Threat::new(Norm::Linf, 0.03, [-9.0, 9.0]).unwrap();
+    for id in ["cascade", "autoattack"] {
+        let mut h = harness(&v, threat, &x, &labels);
+        method(id, FAST).run(&mut h, &[]).unwrap();
+        let mut wrong = 0;
+        for i in 0..60 {
+            let z = h.row_logits(i);
+            let others = (0..4).filter(|&c| c != labels[i]);
+            let reach = others.map(|c| {
+                let dual: f32 = w[labels[i]].iter().zip(&w[c]).map(|(a, b)| (a - b).abs()).sum();
+                (z[labels[i]] - z[c]) / dual
+            });
+            let distance = f64::from(reach.fold(f32::INFINITY, f32::min));
+            let robust = h.outcomes()[i].fate.is_robust();
+            // Closer to the edge than an attack must come in its steps.
+            if (distance / threat.epsilon - 1.0).abs() > 1e-3 && robust != (distance > threat.epsilon) {
+                wrong += 1;
+            }
+        }
+        assert_eq!(wrong, 0, "{id}: {:?}", h.stages());
+    }
+}
+
+#[test]
+fn robust_accuracy_falls_with_epsilon_and_stages_add_up() {
+    let model = small(12, 5, 3);
+    let (x, labels) = rows(&model, 12, 40, 4);
+    let v = victim(&model, &[12]);
+    for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+        let mut before = 1.0;
+        for scale in [0.2, 0.5, 1.0, 2.0] {
+            let epsilon = scale
+                * if norm == Norm::Linf {
+                    0.1
+                } else if norm == Norm::L2 {
+                    0.3
+                } else {
+                    0.8
+                };
+            let mut h = harness(&v, Threat::new(norm, epsilon, [0.0, 1.0]).unwrap(), &x, &labels);
+            method("cascade", FAST).run(&mut h, &[]).unwrap();
+            let a = h.accuracy(Level::P95);
+            assert!(a.attacked.value <= before + 1e-9, "{norm} {epsilon}");
+            before = a.attacked.value;
+            let broken: u64 = h.stages().iter().map(|s| s.broken).sum();
+            assert_eq!(broken as usize, 40 - h.standing().len());
+            let i = a.interval.unwrap();
+            assert!(i.low <= a.certified.value && i.high >= a.attacked.value && i.method == "clopper-pearson");
+        }
+    }
+}
+
+#[test]
+fn networks_with_two_and_three_classes_are_attacked_and_the_substitute_is_said() {
+    for classes in [2, 3] {
+        let model = small(8, classes, 6);
+        let (x, labels) = rows(&model, 8, 20, 4);
+        let v = victim(&model, &[8]);
+        for id in ["autoattack", "cascade"] {
+            let mut h = harness(&v, Threat::new(Norm::Linf, 0.6, [0.0, 1.0]).unwrap(), &x, &labels);
+            method(id, FAST).run(&mut h, &[]).unwrap();
+            assert!(h.notes().iter().any(|n| n.contains("difference of logits ratio")), "{:?}", h.notes());
+            assert!(h.standing().len() <= 10, "{id} {classes}: {}", h.standing().len());
+        }
+    }
+}
+
+/// One logit z is the two logits 0 and z, with or without the sigmoid.
+#[test]
+fn a_single_logit_is_two_classes() {
+    let model = linear(&[[1.0, -1.0]], &[0.2]);
+    let sigmoid = model.insert_after("y", netproof_graph::NewNode::new("Sigmoid", &["y"], &["p"])).unwrap();
+    let x = Tensor::f32(vec![1, 2], vec![0.5, 0.4]).unwrap();
+    for (m, head) in [(&model, Head::BinaryLogit), (&sigmoid, Head::BinaryProbability)] {
+        let v = Victim::new(m, head, &[2], &x).unwrap();
+        assert_eq!(v.classes(), 2);
+        let z = v.logits(x.as_f32().unwrap()).unwrap();
+        assert!(z[0] == 0.0 && (z[1] - 0.3).abs() < 1e-6, "{z:?}");
+        let look = v.look(x.as_f32().unwrap(), &mut |_, _, seed| seed[0] = 1.0).unwrap();
+        assert_eq!(look.gradient, [0.0, 0.0]);
+        let look = v.look(x.as_f32().unwrap(), &mut |_, _, seed| seed[1] = 2.0).unwrap();
+        assert_eq!(look.gradient, [2.0, -2.0]);
+        let mut h = harness(&v, Threat::new(Norm::Linf, 0.2, [0.0, 1.0]).unwrap(), x.as_f32().unwrap(), &[1]);
+        method("cascade", FAST).run(&mut h, &[]).unwrap();
+        assert!(h.standing().is_empty());
+    }
+}
+
+struct Margin(f32);
+
+impl Certifier for Margin {
+    fn id(&self) -> &'static str {
+        "margin"
+    }
+
+    fn certify(&self, v: &Victim<'_>, x: &[f32], labels: &[usize], _: &Threat) -> Result<Vec<bool>, AttackError> {
+        let z = v.logits(x)?;
+        Ok(z.chunks_exact(v.classes()).zip(labels).map(|(z, l)| margin(z, *l) > self.0).collect())
+    }
+}
+
+#[test]
+fn certified_rows_are_not_attacked_and_bound_the_answer_from_below() {
+    let model = small(12, 5, 3);
+    let (x, labels) = rows(&model, 12, 30, 4);
+    let v = victim(&model, &[12]);
+    let mut margins: Vec<f32> = v.logits(&x).unwrap().chunks(5).zip(&labels).map(|(z, l)| margin(z, *l)).collect();
+    margins.sort_by(f32::total_cmp);
+    let certifier = Margin(margins[19]);
+    let mut h = harness(&v, Threat::new(Norm::Linf, 0.001, [0.0, 1.0]).unwrap(), &x, &labels);
+    method("cascade", FAST).run(&mut h, &[&certifier]).unwrap();
+    let a = h.accuracy(Level::P95);
+    assert_eq!(h.outcomes().iter().filter(|o| o.fate == Fate::Certified).count(), 10);
+    assert!(a.certified.value <= a.attacked.value);
+    assert!(h.outcomes().iter().all(|o| o.fate != Fate::Certified || o.count.forward == 0));
+}
+
+#[test]
+fn out_of_time_is_no_error_and_an_earlier_run_goes_on() {
+    let model = small(12, 5, 3);
+    let (x, labels) = rows(&model, 12, 30, 4);
+    let v = victim(&model, &[12]);
+    let threat = Threat::new(Norm::Linf, 0.1, [0.0, 1.0]).unwrap();
+    let mut h = harness(&v, threat, &x, &labels).until(Some(Instant::now()));
+    method("cascade", FAST).run(&mut h, &[]).unwrap();
+    assert_eq!(h.standing().len(), 30);
+    assert!(h.stages().iter().all(|s| s.skipped.is_some()), "{:?}", h.stages());
+    let mut first = harness(&v, threat, &x, &labels);
+    method("pgd", "").run(&mut first, &[]).unwrap();
+    let broken = 30 - first.standing().len();
+    assert!(broken > 0);
+    let mut again = harness(&v, threat, &x, &labels);
+    assert_eq!(again.replay("earlier run", first.adversarial()).unwrap(), broken);
+    // Under a smaller threat the same examples are not within it, and count for nothing.
+    let mut smaller = harness(&v, threat.with_epsilon(0.01), &x, &labels);
+    assert_eq!(smaller.replay("earlier run", first.adversarial()).unwrap(), 0);
+}
+
+fn report(model: &Model, epsilon: f64) -> (Tensor, Tensor, AttackReport, Vec<bool>, Vec<i64>) {
+    let (x, mut labels) = rows(model, 12, 30, 4);
+    labels[7] = (labels[7] + 1) % 5;
+    let v = victim(model, &[12]);
+    let mut h = harness(&v, Threat::new(Norm::Linf, epsilon, [0.0, 1.0]).unwrap(), &x, &labels);
+    let m = method("apgd-ce", "");
+    m.run(&mut h, &[]).unwrap();
+    let r = AttackReport::of(&h, &m, 0, Level::P95).unwrap();
+    let robust = h.outcomes().iter().map(|o| o.fate.is_robust()).collect();
+    let tensor = |v: &[f32]| Tensor::f32(vec![30, 12], v.to_vec()).unwrap();
+    (tensor(h.clean()), tensor(h.adversarial()), r, robust, labels.iter().map(|&l| l as i64).collect())
+}
+
+#[test]
+fn a_run_is_confirmed_and_every_false_claim_is_found() {
+    let model = small(12, 5, 3);
+    let (clean, adversarial, report, robust, labels) = report(&model, 0.4);
+    let ids: Vec<i64> = report.outcomes.iter().map(|o| o.row as i64).collect();
+    let claims = Claims {
+        clean: &clean,
+        adversarial: &adversarial,
+        robust: &robust,
+        labels: &labels,
+        rows: &ids,
+        report: &report,
+    };
+    let found = verify(&model, &claims).unwrap();
+    assert!(found.failures.is_empty() && found.examples > 5 && found.confirmed == found.examples, "{found:?}");
+    let broken = report.outcomes.iter().position(|o| o.outcome == "broken").unwrap();
+    let of = |adversarial: &Tensor, robust: &[bool], labels: &[i64], report: &AttackReport| {
+        let claims = Claims { clean: &clean, adversarial, robust, labels, rows: &ids, report };
+        verify(&model, &claims).unwrap().failures
+    };
+    let changed = |f: &dyn Fn(&mut [f32])| {
+        let mut t = adversarial.clone();
+        f(&mut t.as_f32_mut().unwrap()[broken * 12..(broken + 1) * 12]);
+        of(&t, &robust, &labels, &report)
+    };
+    let x = clean.as_f32().unwrap()[broken * 12..(broken + 1) * 12].to_vec();
+    for (f, word) in [
+        (changed(&|r| r.copy_from_slice(&x)), "right on its example"),
+        (changed(&|r| r[0] = x[0] + if x[0] < 0.5 { 0.5 } else { -0.5 }), "away in linf"),
+        (changed(&|r| r[0] = f32::NAN), "away in linf"),
+    ] {
+        assert!(f.len() == 1 && f[0].row == ids[broken] && f[0].reason.contains(word), "{f:?}");
+    }
+    let mut flipped = robust.clone();
+    flipped[broken] = true;
+    assert_eq!(of(&adversarial, &flipped, &labels, &report).len(), 1);
+    let mut other = labels.clone();
+    other[7] = (other[7] + 4) % 5;
+    assert!(of(&adversarial, &robust, &other, &report)[0].reason.contains("clean row"));
+    let tighter = AttackReport { threat: report.threat.with_epsilon(0.01), ..report.clone() };
+    assert!(of(&adversarial, &robust, &labels, &tighter).len() > 5);
+}
+
+#[test]
+fn unknown_methods_and_options_are_refused() {
+    let e = Method::find("nothing", &toml::Table::new()).unwrap_err().to_string();
+    assert!(e.contains("cascade, autoattack") && e.contains("fgsm"), "{e}");
+    let e = Method::find("cascade", &"[cascade]\ntarget = 3".parse().unwrap()).unwrap_err().to_string();
+    assert!(e.contains("targets = 3"), "{e}");
+    let model = small(4, 3, 1);
+    let (x, labels) = rows(&model, 4, 3, 1);
+    let v = victim(&model, &[4]);
+    let mut h = harness(&v, Threat::new(Norm::L0, 2.0, [0.0, 1.0]).unwrap(), &x, &labels);
+    for id in ["cascade", "autoattack", "pgd"] {
+        assert!(matches!(method(id, "").run(&mut h, &[]), Err(AttackError::Norm { .. })), "{id}");
+    }
+}
