@@ -39,6 +39,11 @@ pub(crate) static CARD: Card = Card {
             default: "false",
             doc: "Whether maps averaged over noisy copies are measured too.",
         },
+        OptionDoc {
+            name: "shuffled_label_epochs",
+            default: "0",
+            doc: "Epochs of training on shuffled labels, whose maps are compared too; 0: none, since it takes long.",
+        },
     ],
 };
 
