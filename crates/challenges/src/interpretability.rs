@@ -30,7 +30,7 @@ pub use explained::{Answer, Choice, Explained, MEMORY};
 pub use explainer::{Explainer, Explanation, Features, Question, Target, explain, targets};
 pub use methods::{EXPLANATIONS, Explanations, explanation};
 pub use one_hot::one_hot;
-pub use reliance::{DO_NOT_RELY, MOST_KEPT, Reliance, Sanity, badge};
+pub use reliance::{DO_NOT_RELY, MOST_KEPT, Reliance, Sanity, badge, badge_of};
 
 /// Ids of the methods that need no gradient.
 pub(crate) fn gradient_free() -> Vec<&'static str> {

@@ -2,7 +2,7 @@
 //!
 //! Intervals: Gowal et al. 2019, arXiv:1810.12715. CROWN: Zhang et al. 2018, arXiv:1811.00866; on general graphs Xu et al.
 //! 2020, arXiv:2002.12920. CROWN-IBP: Zhang et al. 2020, arXiv:1906.06316. α-CROWN: Xu et al. 2021, arXiv:2011.13824.
-//! Checked against: a dense float64 version (tests), closed forms of linear classifiers, auto_LiRPA 0.6 and attacked points.
+//! Checked against: a dense float64 version (tests), closed forms of linear classifiers, and attacked points.
 //!
 //! Sound means: with [`Rounding::Outward`] the bounds hold for the network in exact arithmetic and for the float32 network
 //! whose sums are taken in any order. Every sum of k terms is widened by 3 (k + 6) 2⁻²⁴ of the sum of the sizes of its terms

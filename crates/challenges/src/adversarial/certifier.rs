@@ -37,10 +37,8 @@ pub struct Bounded {
 
 /// Certificates that cost about as much as an attack, cheapest first. CROWN, which bounds every neuron by itself, costs minutes on
 /// a convolutional network; the check `certified-accuracy` has it.
-pub static BOUNDED: &[Bounded] = &[
-    Bounded { id: "ibp", method: BoundMethod::Ibp },
-    Bounded { id: "crown-ibp", method: BoundMethod::CrownIbp },
-];
+pub static BOUNDED: &[Bounded] =
+    &[Bounded { id: "ibp", method: BoundMethod::Ibp }, Bounded { id: "crown-ibp", method: BoundMethod::CrownIbp }];
 
 impl Certifier for Bounded {
     fn id(&self) -> &'static str {

@@ -36,6 +36,17 @@ const QUICK: [(&str, &str); 4] = [
 /// Most multiply-accumulate operations that a check spends on a network before it takes fewer rows.
 const OPERATIONS: u64 = 400_000_000_000;
 
+/// A method with its own options, or with quick ones.
+/// # Errors
+/// There is no such method.
+pub(crate) fn method(id: &str, quick: bool) -> Result<Configured<dyn Explainer>, AuditError> {
+    let text = QUICK.iter().find(|(of, _)| quick && *of == id).map_or("", |(_, text)| text);
+    let options = text
+        .parse()
+        .map_err(|e: toml::de::Error| AuditError::Option { id: id.to_owned(), message: e.message().to_owned() })?;
+    explanation(id, options)
+}
+
 /// What a reader must know of a method that was measured with quick options.
 pub(crate) fn quick_caveat(id: &str) -> Option<String> {
     QUICK.iter().find(|(of, _)| *of == id).map(|(_, text)| format!("measured with {text}"))
@@ -51,16 +62,7 @@ pub(crate) fn methods(asked: &[String], quick: bool) -> Result<Vec<Configured<dy
         [all] if all == "all" => known().collect(),
         named => named.iter().map(String::as_str).collect(),
     };
-    ids.into_iter()
-        .map(|id| {
-            let text = QUICK.iter().find(|(of, _)| quick && *of == id).map_or("", |(_, text)| text);
-            let options = text.parse().map_err(|e: toml::de::Error| AuditError::Option {
-                id: id.to_owned(),
-                message: e.message().to_owned(),
-            })?;
-            explanation(id, options)
-        })
-        .collect()
+    ids.into_iter().map(|id| method(id, quick)).collect()
 }
 
 /// Rows of a subject that are explained.

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::assess::{self, cell, finite_mean, range, these_rows};
 use super::faithfulness::Faithfulness;
-use super::pictures::{ImageRow, image_row};
+use super::pictures::{ImageRow, panels};
 use super::reliance::DO_NOT_RELY;
 use super::sanity::SanityCheck;
 use super::stability::Stability;
-use super::{ExplainError, Explained, Reliance, badge, explain, explanation};
+use super::{ExplainError, Explained, Reliance, Sanity, badge_of, explain, explanation};
 use crate::shared::outputs;
 
 pub(crate) static CARD: Card = Card {
@@ -66,6 +66,7 @@ struct Candidate {
     kept: Option<f64>,
     reliance: Option<Reliance>,
     stable: Option<Estimate>,
+    sanity: Option<Sanity>,
 }
 
 impl Candidate {
@@ -109,7 +110,7 @@ impl Check for Explanations {
         if let ([_, _, _], outputs) = (net.row_shape(), outputs(subject, Part::Test, cx)?)
             && let Some(c) = outputs.classified()
         {
-            findings.push(self.gallery(subject, &net, cx, c, &shown)?);
+            findings.push(self.gallery(subject, &net, cx, c, &candidates, &shown)?);
         }
         Ok(findings.into())
     }
@@ -216,6 +217,7 @@ impl Explanations {
                 kept: sanity.and_then(|s| s.kept).map(|e| e.value),
                 reliance: sanity.map(|s| s.reliance),
                 stable,
+                sanity: sanity.cloned(),
             });
         }
         all.sort_by(|a, b| value(b.advantage).total_cmp(&value(a.advantage)).then(a.id.cmp(b.id)));
@@ -228,6 +230,7 @@ impl Explanations {
         net: &Explained<'_>,
         cx: &Context<'_>,
         c: &Classified,
+        candidates: &[Candidate],
         shown: &[&str],
     ) -> Result<netproof_core::Finding, AuditError> {
         let kinds = kinds(c, self.each.min(50));
@@ -242,7 +245,6 @@ impl Explanations {
             let why = "Some of the rows hold numbers that are missing, so that the gallery is not drawn.";
             return Ok(draft.verdict(Verdict::Inconclusive).explain(why).done());
         }
-        let scores = net.own_scores(q)?;
         let mut maps = Vec::new();
         for id in shown {
             let method = explanation(id, toml::Table::new())?;
@@ -252,7 +254,11 @@ impl Explanations {
                 Err(e) => return Err(e.into()),
             };
             let Some(map) = e.on_input(net.row_shape()) else { continue };
-            let warning = badge(net, &*method.method, q)?;
+            let measured = candidates.iter().find(|c| c.id == *id);
+            let warning = match measured.and_then(|c| c.sanity.as_ref()) {
+                Some(sanity) => sanity.badge(),
+                None => badge_of(net, id, q)?,
+            };
             maps.push((method.card, Arc::new(map), warning));
         }
         let mut at = 0;
@@ -264,9 +270,9 @@ impl Explanations {
                 let (said, label) = (c.predicted[position] as usize, c.labels[position] as usize);
                 let names = [said, label].map(|k| subject.class_name(k));
                 let heading = format!("row {}: {}", q.rows[at], names[0]);
-                for (card, map, warning) in &maps {
-                    let row = Row { at, heading: &heading, score: scores[at], warning: warning.as_deref() };
-                    pictures.push(picture(cx, net, q, card, map, &row)?);
+                for (k, (card, map, warning)) in maps.iter().enumerate() {
+                    let row = Row { at, heading: &heading, with_input: k == 0, warning: warning.as_deref() };
+                    pictures.extend(draw(cx, net, q, card, map, &row)?);
                 }
                 let truth = if said == label { "right".to_owned() } else { format!("wrong: it is {}", names[1]) };
                 items.push(GalleryItem {
@@ -296,38 +302,44 @@ impl Explanations {
 struct Row<'a> {
     at: usize,
     heading: &'a str,
-    score: f64,
+    with_input: bool,
     warning: Option<&'a str>,
 }
 
-fn picture(
+/// Pixels of a picture's longer side, about.
+const SIDE: usize = 140;
+
+/// The map of a method, and the input before the first.
+fn draw(
     cx: &Context<'_>,
     net: &Explained<'_>,
     q: &super::Question,
     card: &Card,
     map: &netproof_tensor::Tensor,
     row: &Row<'_>,
-) -> Result<Picture, AuditError> {
+) -> Result<Vec<Picture>, AuditError> {
     let [channels, h, w] = *net.row_shape() else {
         return Err(ExplainError::not_applicable("rows are no images").into());
     };
     let width = net.row_len();
     let attributions = &map.as_f32().unwrap_or_default()[row.at * width..(row.at + 1) * width];
-    let subtitle = format!("{}; score {:.3}", card.title, row.score);
-    let canvas = image_row(&ImageRow {
-        size: [channels, h, w],
-        image: q.row(row.at),
-        attributions,
-        title: row.heading,
-        subtitle: &subtitle,
-        badge: row.warning.map(|_| DO_NOT_RELY),
-    });
-    let alt = format!("{}, {}: the image, the attributions, and both over each other", row.heading, card.title);
-    let picture = cx.picture(card.title, alt, [canvas.size[0], canvas.size[1], 3], &canvas.pixels)?;
-    Ok(match row.warning {
+    let [input, map, _] = panels(
+        &ImageRow { size: [channels, h, w], image: q.row(row.at), attributions, title: "", subtitle: "", badge: None },
+        SIDE,
+    );
+    let mut pictures = Vec::new();
+    let size = |canvas: &super::pictures::Canvas| [canvas.size[0], canvas.size[1], 3];
+    if row.with_input {
+        let alt = format!("{}: the image", row.heading);
+        pictures.push(cx.picture("Input", alt, size(&input), &input.pixels)?);
+    }
+    let alt = format!("{}, {}: the attributions", row.heading, card.title);
+    let picture = cx.picture(card.title, alt, size(&map), &map.pixels)?;
+    pictures.push(match row.warning {
         Some(why) => picture.warn(why),
         None => picture,
-    })
+    });
+    Ok(pictures)
 }
 
 /// Positions of surest right, surest wrong, and least sure predictions.
@@ -401,8 +413,8 @@ mod tests {
         assert_eq!(of("shortcut/patch").verdict, Verdict::Pass);
         assert!(of("explanations/choice").title.starts_with("Explanation method for this network: "));
         let pictures: usize = of("explanations/gallery").evidence.iter().map(|e: &Evidence| e.pictures().len()).sum();
-        assert_eq!(pictures, 9);
-        assert_eq!(store.pictures(&d, 64 << 20).len(), 9);
+        assert_eq!(pictures, 18);
+        assert!(store.pictures(&d, 64 << 20).len() > 9);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -11,7 +11,7 @@ mod tables;
 
 pub use canvas::Canvas;
 pub use heads::heads;
-pub use images::{ImageRow, image_row, picture};
+pub use images::{ImageRow, image_row, panels, picture};
 pub use tables::{Column, beeswarm, waterfall};
 
 /// A number with three significant digits, for captions.

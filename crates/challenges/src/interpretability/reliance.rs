@@ -6,12 +6,14 @@
 //! NeurIPS 2018, arXiv:1810.03292, cascading randomisation. The limit is a convention, halfway between no relation and nothing
 //! lost. On `fashion-cnn`, untrained and shuffled copies of it: gradients, integrated gradients and Grad-CAM keep at most 0.1
 //! on average, guided backpropagation 0.6 to 0.8. With the lowest layers random too, its map changes because the filters do.
+//! Where rows are no images, all layers are randomised: there the lowest layer says which inputs matter, and is learnt.
 
+use netproof_audit::AuditError;
 use netproof_stats::interval::mean::mean;
 use netproof_stats::{Estimate, Level};
 
 use super::evidence::{Bench, Cascade, Case, Order, Protocol, Randomised, randomised_similarity};
-use super::{ExplainError, Explained, Explainer, Question};
+use super::{ExplainError, Explained, Explainer, Question, assess};
 
 /// What a map that fails is marked with.
 pub const DO_NOT_RELY: &str = "do not rely on this";
@@ -39,6 +41,8 @@ pub struct Sanity {
     pub kept_of_all: Option<Estimate>,
     /// What follows.
     pub reliance: Reliance,
+    /// Whether rows are images, where the upper half of the layers decides; else all layers do.
+    pub spatial: bool,
     /// From the output down.
     pub cascade: Randomised,
 }
@@ -56,18 +60,19 @@ impl Sanity {
             let means: Vec<f64> = cascade.by_draw(stage).into_iter().filter(|v| v.is_finite()).collect();
             mean(&means, level)
         };
-        let kept = over_draws(upper_half(cascade.stages.len()));
+        let spatial = case.bench.net.row_shape().len() > 1;
+        let kept = over_draws(if spatial { upper_half(cascade.stages.len()) } else { last });
         let reliance = match kept.map(|e| e.interval.map_or((e.value, e.value), |i| (i.low, i.high))) {
             Some((low, _)) if low > MOST_KEPT => Reliance::Ignores,
             Some((_, high)) if high < MOST_KEPT => Reliance::Depends,
             _ => Reliance::Undecided,
         };
-        Ok(Self { kept, kept_of_all: over_draws(last), reliance, cascade })
+        Ok(Self { kept, kept_of_all: over_draws(last), reliance, spatial, cascade })
     }
 
-    /// The stage that decides.
-    pub fn decisive_stage(&self) -> usize {
-        upper_half(self.cascade.stages.len())
+    /// What is random where it is decided.
+    pub fn random_part(&self) -> &'static str {
+        if self.spatial { "the upper half of the layers" } else { "all layers" }
     }
 
     /// What to write on a picture; `None` where nothing speaks against it.
@@ -99,7 +104,9 @@ pub fn badge(net: &Explained<'_>, method: &dyn Explainer, q: &Question) -> Resul
         return Ok(None);
     }
     let few = q.select(&rows)?;
-    let protocol = Protocol { draws: BADGE_DRAWS, stages: BADGE_STAGES, ..Protocol::default() };
+    // The few columns of a table correlate by chance, and cost little.
+    let draws = BADGE_DRAWS * if net.row_shape().len() > 1 { 1 } else { 4 };
+    let protocol = Protocol { draws, stages: BADGE_STAGES, ..Protocol::default() };
     let bench = Bench::new(net, &few, protocol)?;
     let found = bench.case(method).and_then(|case| Sanity::of(&case, Level::P95));
     match found {
@@ -107,6 +114,13 @@ pub fn badge(net: &Explained<'_>, method: &dyn Explainer, q: &Question) -> Resul
         Err(ExplainError::NotApplicable { .. }) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// [`badge`] of a method by its id, with few steps or samples where it has many.
+/// # Errors
+/// There is no such method, or the network refuses the rows.
+pub fn badge_of(net: &Explained<'_>, id: &str, q: &Question) -> Result<Option<String>, AuditError> {
+    Ok(badge(net, &*assess::method(id, true)?.method, q)?)
 }
 
 #[cfg(test)]

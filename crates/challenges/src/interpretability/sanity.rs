@@ -32,7 +32,11 @@ pub(crate) static CARD: Card = Card {
             doc: "Ids of explanation methods, or \"all\"; empty: the usual ones.",
         },
         OptionDoc { name: "rows", default: "6", doc: "Rows, evenly spaced, at least 1." },
-        OptionDoc { name: "draws", default: "4", doc: "Independent random orders of the weights, at least 2." },
+        OptionDoc {
+            name: "draws",
+            default: "4",
+            doc: "Independent random orders of the weights, at least 2; four times as many for tables.",
+        },
         OptionDoc { name: "stages", default: "4", doc: "Most steps from the output down, at least 2." },
         OptionDoc {
             name: "smooth",
@@ -42,7 +46,7 @@ pub(crate) static CARD: Card = Card {
         OptionDoc {
             name: "shuffled_label_epochs",
             default: "0",
-            doc: "Epochs of training on shuffled labels, whose maps must differ (data randomisation); 0: not measured, as it trains.",
+            doc: "Epochs of training on shuffled labels, whose maps are compared too; 0: none, since it takes long.",
         },
     ],
 };
@@ -66,9 +70,11 @@ impl Default for SanityCheck {
 
 impl SanityCheck {
     pub(crate) fn options(&self, net: &Explained<'_>) -> (SaneOptions, Option<String>) {
-        let passes = self.draws * (self.stages + 1) * 100 * 4;
+        // The few columns of a table correlate by chance, and cost little.
+        let draws = self.draws.max(2) * if net.row_shape().len() > 1 { 1 } else { 4 };
+        let passes = draws * (self.stages + 1) * 100 * 4;
         let (rows, caveat) = affordable(net, self.rows.max(1), passes);
-        let protocol = Protocol { draws: self.draws.max(2), stages: self.stages.max(2), ..Protocol::default() };
+        let protocol = Protocol { draws, stages: self.stages.max(2), ..Protocol::default() };
         let (smooth, shuffled_label_epochs) = (self.smooth, self.shuffled_label_epochs);
         (SaneOptions { methods: self.methods.clone(), rows, protocol, smooth, shuffled_label_epochs }, caveat)
     }
@@ -147,7 +153,8 @@ fn finding(m: &Sane, cx: &Context<'_>, caveats: &[String]) -> Finding {
         .n(s.cascade.similarity[last].first().map_or(0, Vec::len) as u64)
         .interval(kept.interval.map(|i| i.clamp(-1.0, 1.0)))
         .explain(format!(
-            "With the weights of the upper half of the layers in random order, the maps keep {:.3} of their rank order ({}). {what}{further}{shuffled}",
+            "With the weights of {} in random order, the maps keep {:.3} of their rank order ({}). {what}{further}{shuffled}",
+            s.random_part(),
             kept.value,
             range(&kept)
         ))

@@ -285,12 +285,13 @@ impl Shortcut {
         let coded = coded_by_class(q, &measure, place);
         let mut text = format!(
             "{} is {:.1} % of a row and carries {:.1} % of the decision ({}): taken from {whose} into a row, it moves the \
-             log-odds so far towards their class, and changes {:.1} % of the predictions. No other place sought carries more.",
+             log-odds so far towards their class, and changes {:.1} % of the predictions.{}",
             place.name,
             100.0 * share,
             100.0 * e.value,
             percent_range(&e),
-            100.0 * changed
+            100.0 * changed,
+            if places.len() > 1 { " No other place sought carries more." } else { "" }
         );
         if verdict == Verdict::Concern {
             text += " Look at what is there: a mark that goes with the class in these data will not be there, or will mislead, in \

@@ -1,6 +1,6 @@
 //! CROWN: linear relaxations for the margins and for all values between.
 //! Zhang et al. 2018, arXiv:1811.00866, theorem 3.2; on graphs Xu et al. 2020, arXiv:2002.12920. Checked against: closed form on
-//! a linear model, a naive float64 version, auto_LiRPA, attacked points. Weak: takes a walk back for every neuron that is not
+//! a linear model, a naive float64 version, attacked points. Weak: takes a walk back for every neuron that is not
 //! stable, so that it is for small networks.
 
 use netproof_core::{Card, CardKind, Challenge, Need, OptionDoc};

@@ -51,16 +51,9 @@ pub fn image_row(row: &ImageRow<'_>) -> Canvas {
     for (i, name) in ["input", "attribution", "overlay"].into_iter().enumerate() {
         canvas.text([x(i), top], name, FAINT);
     }
-    let base = pixels(row);
-    canvas.cells([x(0), picture_top], [h, w], scale, |p| base[p]);
-    canvas.cells([x(1), picture_top], [h, w], scale, |p| diverging(unit(p)));
-    canvas.cells([x(2), picture_top], [h, w], scale, |p| {
-        let grey = base[p].iter().map(|&v| u32::from(v)).sum::<u32>() / 3;
-        // A light picture under the map, so that both ends of the map stay visible.
-        let grey = mix(255, grey as u8, 0.55);
-        let (colour, cover) = (diverging(unit(p)), unit(p).abs().min(1.0).sqrt() * 0.85);
-        std::array::from_fn(|c| mix(grey, colour[c], cover))
-    });
+    for (i, panel) in colours(row, &unit).iter().enumerate() {
+        canvas.cells([x(i), picture_top], [h, w], scale, |p| panel[p]);
+    }
     for i in 0..3 {
         canvas.frame([x(i), picture_top], panel, [200, 200, 200]);
     }
@@ -88,6 +81,36 @@ pub fn picture(size: [usize; 3], image: &[f32], title: &str) -> Canvas {
     let base = pixels(&row);
     canvas.cells([MARGIN, MARGIN / 2 + LINE], [h, w], scale, |p| base[p]);
     canvas
+}
+
+/// The input, the map and the overlay as pictures of their own, without text, about `side` pixels wide; for galleries.
+pub fn panels(row: &ImageRow<'_>, side: usize) -> [Canvas; 3] {
+    let [channels, h, w] = row.size;
+    let places = h * w;
+    let scale = (side / h.max(w).max(1)).max(1);
+    let map: Vec<f32> = (0..places).map(|p| (0..channels).map(|c| row.attributions[c * places + p]).sum()).collect();
+    let largest = map.iter().filter(|v| v.is_finite()).fold(0f32, |m, v| m.max(v.abs()));
+    let unit = |p: usize| if largest > 0.0 { map[p] / largest } else { 0.0 };
+    colours(row, &unit).map(|panel| {
+        let mut canvas = Canvas::new(w * scale, h * scale);
+        canvas.cells([0, 0], [h, w], scale, |p| panel[p]);
+        canvas
+    })
+}
+
+/// Colours of the places of input, map and overlay; `unit` is the map between -1 and 1.
+fn colours(row: &ImageRow<'_>, unit: &dyn Fn(usize) -> f32) -> [Vec<[u8; 3]>; 3] {
+    let base = pixels(row);
+    let map: Vec<[u8; 3]> = (0..base.len()).map(|p| diverging(unit(p))).collect();
+    let over = |p: usize| {
+        let grey = base[p].iter().map(|&v| u32::from(v)).sum::<u32>() / 3;
+        // A light picture under the map, so that both ends of the map stay visible.
+        let grey = mix(255, grey as u8, 0.55);
+        let cover = unit(p).abs().min(1.0).sqrt() * 0.85;
+        std::array::from_fn(|c| mix(grey, map[p][c], cover))
+    };
+    let overlay = (0..base.len()).map(over).collect();
+    [base, map, overlay]
 }
 
 /// The colour scale with its ends and zero.
