@@ -4,6 +4,7 @@
 
 use netproof_graph::Model;
 
+use super::parameter_randomisation::elements;
 use super::ranks::likeness;
 use super::{Better, Case, Measured};
 use crate::interpretability::{ExplainError, explain};
@@ -16,7 +17,7 @@ pub fn data_randomisation(case: &Case<'_, '_>, other: &Model) -> Result<Measured
     let other = net.on(other);
     let maps = case.bench.on_input(&explain(case.method, &other, q)?)?;
     let rows = maps.chunks(net.row_len().max(1)).enumerate();
-    let values = rows.map(|(i, m)| likeness(&case.bench.units.sums(m), &case.units(i)).unwrap_or(f64::NAN));
+    let values = rows.map(|(i, m)| likeness(&elements(m), &elements(case.map(i))).unwrap_or(f64::NAN));
     Ok(Measured::plain(values.collect(), Better::Lower))
 }
 

@@ -55,6 +55,11 @@ impl Randomised {
     }
 }
 
+/// Attributions as numbers to compare.
+pub(super) fn elements(map: &[f32]) -> Vec<f64> {
+    map.iter().map(|&v| f64::from(v)).collect()
+}
+
 /// Mean of what is finite; NaN where nothing is.
 pub(super) fn finite_mean(values: &[f64]) -> f64 {
     let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
@@ -71,7 +76,8 @@ fn groups(layers: &[Layer], most: usize) -> Vec<Vec<Layer>> {
 /// # Errors
 /// The network has no weights, or the method does not apply to the randomised network.
 pub fn randomised_similarity(case: &Case<'_, '_>, cascade: &Cascade) -> Result<Randomised, ExplainError> {
-    let own: Vec<Vec<f64>> = (0..case.len()).map(|i| case.units(i)).collect();
+    // By element and not by unit: sums of sizes over the many parts of a category are large whatever the weights are.
+    let own: Vec<Vec<f64>> = (0..case.len()).map(|i| elements(case.map(i))).collect();
     let mut found = Randomised { stages: Vec::new(), similarity: Vec::new() };
     randomised(case, cascade, |stage, draw, name, net| {
         if draw == 0 {
@@ -84,7 +90,7 @@ pub fn randomised_similarity(case: &Case<'_, '_>, cascade: &Cascade) -> Result<R
         };
         let width = net.row_len().max(1);
         let rows = maps.chunks(width).zip(&own);
-        let rows = rows.map(|(m, own)| likeness(&case.bench.units.sums(m), own).unwrap_or(f64::NAN));
+        let rows = rows.map(|(m, own)| likeness(&elements(m), own).unwrap_or(f64::NAN));
         found.similarity[stage].push(rows.collect());
         Ok(())
     })?;

@@ -6,7 +6,7 @@
 use netproof_core::{Card, CardKind, Challenge};
 
 use super::bench::noisy_question;
-use super::parameter_randomisation::{Cascade, finite_mean, randomised};
+use super::parameter_randomisation::{Cascade, elements, finite_mean, randomised};
 use super::randomise::Order;
 use super::ranks::likeness;
 use super::{Bench, Better, Case, Curve, Measured, Protocol};
@@ -37,9 +37,9 @@ pub(super) fn measure(case: &Case<'_, '_>) -> Result<Measured, ExplainError> {
         Ok(maps
             .chunks(width * p.copies)
             .map(|copies| {
-                let mut mean = vec![0.0; case.bench.units.len()];
+                let mut mean = vec![0.0; width];
                 for copy in copies.chunks(width) {
-                    let units = case.bench.units.sums(copy);
+                    let units = elements(copy);
                     mean.iter_mut().zip(units).for_each(|(m, v)| *m += v / p.copies as f64);
                 }
                 mean
