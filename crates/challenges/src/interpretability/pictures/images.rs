@@ -165,9 +165,10 @@ mod tests {
         };
         let c = image_row(&row);
         let count = |colour: [u8; 3]| c.pixels.chunks(3).filter(|p| **p == colour).count();
-        // Panels are 126 pixels per cell; the bar has its ends, too.
-        assert!(count([5, 48, 97]) >= 126 * 126 && count([103, 0, 31]) >= 126 * 126);
-        assert!(count(diverging(0.5)) >= 126 * 126 && count([247, 247, 247]) >= 126 * 126);
+        // A cell is half a panel, less the frame.
+        let cell = (PANEL / 2 - 2) * (PANEL / 2 - 2);
+        assert!(count([5, 48, 97]) >= cell && count([103, 0, 31]) >= cell);
+        assert!(count(diverging(0.5)) >= cell && count([247, 247, 247]) >= cell);
         let marked = image_row(&ImageRow { badge: Some("do not rely on this"), ..row });
         assert!(marked.pixels.chunks(3).any(|p| *p == WARNING) && marked != c);
     }
