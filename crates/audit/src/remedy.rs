@@ -256,7 +256,7 @@ mod tests {
             Change::push("epochs", 1),
             Change::set("gradient.kind", "nothing"),
         ] {
-            assert!(changed(&base(), &[change.clone()], &registry).is_err(), "{change}");
+            assert!(changed(&base(), std::slice::from_ref(&change), &registry).is_err(), "{change}");
         }
     }
 }

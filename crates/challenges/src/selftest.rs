@@ -125,7 +125,6 @@ mod tests {
     fn every_case_holds() {
         for c in CASES {
             let outcome = c.run();
-            println!("{} {outcome:?}", c.id);
             assert!(!matches!(outcome, Outcome::Failed(_)), "{}: {outcome:?}", c.id);
         }
     }

@@ -197,7 +197,7 @@ impl<'v, 'm> Harness<'v, 'm> {
                 victim.classes()
             )));
         }
-        let judge = victim.clone().salted(0x6a75_6467_65);
+        let judge = victim.clone().salted(0x006a_7564_6765);
         let logits = judge.logits(&values)?;
         let outcomes = logits
             .chunks_exact(victim.classes())

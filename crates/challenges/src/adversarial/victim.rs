@@ -374,7 +374,7 @@ impl<'m> Victim<'m> {
         };
         let run = self.model.forward(&request(&self.input, &self.output, direct))?;
         let raw = run.output(&self.output)?;
-        let logits = self.from_raw(&raw, n)?;
+        let logits = self.logits_of_raw(&raw, n)?;
         let second = match &self.backward {
             Some((model, name, output)) if wrt => {
                 let run = model.forward(&request(name, output, true))?;
@@ -390,7 +390,7 @@ impl<'m> Victim<'m> {
         Ok((logits, Pass { run: pass.0, input: pass.1, output: pass.2, shape: pass.3 }))
     }
 
-    fn from_raw(&self, raw: &Tensor, n: usize) -> Result<Vec<f32>, AttackError> {
+    fn logits_of_raw(&self, raw: &Tensor, n: usize) -> Result<Vec<f32>, AttackError> {
         let width = if raw.rank() == 0 { 0 } else { raw.row_len() };
         let values = raw.as_f32().unwrap_or_default();
         if width == 0 || values.len() < n * width || raw.rows() < n {

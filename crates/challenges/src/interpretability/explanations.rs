@@ -403,10 +403,8 @@ mod tests {
         let store = RunFolder::open(&folder).unwrap();
         let d = run(&subject, &plan, Some(&store), &Silent).unwrap();
         for f in &d.findings {
-            println!("{} {} {:?}: {}", f.id, f.verdict, f.value, f.explanation);
             assert!(!matches!(f.verdict, Verdict::Failed), "{}: {}", f.id, f.explanation);
         }
-        println!("{:?}", d.clock.seconds);
         let of = |id: &str| d.findings.iter().find(|f| f.id == id).unwrap_or_else(|| panic!("no finding {id}"));
         assert_eq!(of("faithfulness/integrated-gradients").verdict, Verdict::Pass);
         assert_eq!(of("sanity/integrated-gradients").verdict, Verdict::Pass);

@@ -118,7 +118,6 @@ pub(crate) fn golden(id: &str, options: &str, array: &str, networks: &[&str]) {
         assert_eq!(found.len(), wanted.len(), "{name}");
         let largest = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
         let worst = found.iter().zip(wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        println!("{id} {name}: {:.2e} of the largest entry", worst / largest);
         assert!(worst <= 1e-4 * largest, "{id} {name}: off by {worst}, largest {largest}");
     }
 }

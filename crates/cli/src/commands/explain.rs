@@ -167,8 +167,8 @@ impl Explain {
         };
         let model = load()?;
         let material = match (&self.inputs, &self.data) {
-            (Some(file), _) => self.from_inputs(&model, file)?,
-            (None, Some(data)) => self.from_data(&model, load()?, data)?,
+            (Some(file), _) => self.material_from_inputs(&model, file)?,
+            (None, Some(data)) => self.material_from_data(&model, load()?, data)?,
             (None, None) => bail!("no data: give --data or --inputs"),
         };
         let choice = Choice {
@@ -306,7 +306,7 @@ impl Explain {
         Ok(mine.and_then(|t| t.as_table().cloned()).unwrap_or_default())
     }
 
-    fn from_data(&self, model: &Model, again: Model, spec: &str) -> anyhow::Result<Material> {
+    fn material_from_data(&self, model: &Model, again: Model, spec: &str) -> anyhow::Result<Material> {
         let names: Vec<&str> = model.inputs().iter().map(|p| p.name.as_str()).collect();
         let [input] = names[..] else {
             bail!("the network has the inputs {}; give them all in one archive with --inputs", names.join(", "));
@@ -337,7 +337,7 @@ impl Explain {
         })
     }
 
-    fn from_inputs(&self, model: &Model, file: &Path) -> anyhow::Result<Material> {
+    fn material_from_inputs(&self, model: &Model, file: &Path) -> anyhow::Result<Material> {
         let names: Vec<&str> = model.inputs().iter().map(|p| p.name.as_str()).collect();
         let arrays = read_npz(file, &names, Limits::default()).context("reading the inputs")?;
         let count = arrays.first().map_or(0, Tensor::rows);

@@ -95,7 +95,7 @@ fn lines(curve: Curve, x: &Interval) -> Lines {
 fn picks(windows: &Windows, x: &Interval) -> Picks {
     let (l, u) = (elements(&x.low), elements(&x.high));
     let row = windows.planes * windows.plane;
-    let count = if row == 0 { 0 } else { l.len() / row * windows.planes * windows.windows.len() };
+    let count = l.len().checked_div(row).unwrap_or(0) * windows.planes * windows.windows.len();
     let mut all = vec![(0u32, 0u32, 0.0f32, 0.0f32); count];
     let per_row = windows.planes * windows.windows.len();
     super::each(&mut all, |i, pick| {

@@ -99,7 +99,7 @@ impl Check for GradientMasking {
                 "The network is wrong on every row without a change, so nothing can be attacked.".to_owned(),
             );
         }
-        let found = experiments(harness, |e| Ok(target.harness(t.with_epsilon(e), cx)?), self.queries)?;
+        let found = experiments(harness, |e| target.harness(t.with_epsilon(e), cx), self.queries)?;
         cx.check_time()?;
         let raised: Vec<&Flag> = found.iter().filter(|f| f.raised).collect();
         let text = if raised.is_empty() {

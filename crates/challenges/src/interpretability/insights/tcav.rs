@@ -69,7 +69,7 @@ impl Examiner for Tcav {
             return Err(ExplainError::not_applicable("TCAV needs at least 20 known rows to draw random sets from"));
         }
         let mut gradients: Vec<Vec<f64>> = Vec::new();
-        net.probe(&asked.q, &[layer.clone()], |_, found| {
+        net.probe(&asked.q, std::slice::from_ref(&layer), |_, found| {
             let Some((_, Some(g))) = found.first() else { return Err(net.cut_off()) };
             let width = g.row_len().max(1);
             gradients.extend(

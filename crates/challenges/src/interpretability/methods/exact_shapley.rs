@@ -133,7 +133,6 @@ pub(super) mod tests {
         let e = answer("exact-shapley", &net_of(&model, &q.x), &q, "");
         let found = e.attributions.as_f32().unwrap();
         let worst = found.iter().zip(&wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        println!("exact Shapley: largest difference {worst:.1e}");
         assert!(worst <= 1e-5, "{worst}");
         assert!(e.delta.unwrap().iter().all(|d| d.abs() < 1e-5));
     }

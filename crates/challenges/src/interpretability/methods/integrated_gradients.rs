@@ -259,7 +259,6 @@ mod tests {
             let largest = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
             for (row, (f, w)) in found.chunks(784).zip(wanted.chunks(784)).enumerate() {
                 let worst = f.iter().zip(w).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
-                println!("integrated-gradients {network} row {row}: {worst:.2e} of the largest entry");
                 // See above: a rectifier on its kink.
                 let kinks = [("cnn", 1), ("resnet", 5), ("resnet", 6), ("mobilenet", 6)];
                 let allowed = if kinks.contains(&(network, row)) { 2e-3 } else { 1e-4 };

@@ -215,7 +215,6 @@ mod tests {
         let e = answer("kernel-shap", &net_of(&model, &q.x), &q, "");
         let found = e.attributions.as_f32().unwrap();
         let worst = found.iter().zip(&wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-        println!("KernelSHAP, all coalitions: largest difference {worst:.1e}");
         assert!(worst <= 1e-4, "{worst}");
     }
 

@@ -285,7 +285,6 @@ mod tests {
                     ask("lrp", &net_of(&model, &x), x.clone(), labels.clone(), &format!("composite = \"{composite}\""));
                 let values = e.attributions.as_f32().unwrap();
                 assert!(values.iter().all(|v| v.is_finite()), "{name} {composite}");
-                println!("{name} {composite}: delta {:?} of {:?}; {:?}", e.delta, e.difference, e.notes);
             }
         }
     }

@@ -132,7 +132,6 @@ mod tests {
             worst = worst.max((a - b).abs());
             assert!((a - b).abs() <= 5.0 * s + 1e-6, "{a} {b} ± {s}");
         }
-        println!("10,000 permutations: largest difference {worst:.1e}");
         assert!(worst <= 1e-2, "{worst}");
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn noisy_gradients(
     let fill = |i: usize, row: &mut [f32]| {
         let of = i / samples;
         let x = q.row(of);
-        if i % samples == 0 {
+        if i.is_multiple_of(samples) {
             rng = q.rng(of, "noise");
             let (low, high) = x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
             // A row of equal elements has no range; its size is the next best scale.

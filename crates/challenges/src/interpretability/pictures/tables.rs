@@ -215,10 +215,10 @@ pub fn beeswarm(
             hex(sequential(i as f32 / 39.0))
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{:.1}\" class=\"end small faint\">low value</text><text x=\"{:.1}\" y=\"{:.1}\" class=\"small faint\">high value; grey: a \
-         category; right: mean size of the attribution</text></svg>\n",
+         category; right: mean size of the attribution</text></svg>",
         LEFT - 8.0,
         y + 10.0,
         LEFT + bar + 8.0,
