@@ -9,6 +9,9 @@ use super::harness::{Fate, Harness};
 use super::masking;
 use super::protocol::Method;
 
+/// Name of the array of saved examples that says which rows stand.
+pub const ROBUST: &str = "robust";
+
 /// Version of the layout.
 pub const SCHEMA: &str = "netproof-attack/1";
 

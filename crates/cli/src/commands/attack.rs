@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use netproof_audit::{Part, context};
 use netproof_challenges::adversarial::harness::Harness;
 use netproof_challenges::adversarial::protocol::Method;
-use netproof_challenges::adversarial::report::AttackReport;
+use netproof_challenges::adversarial::report::{AttackReport, ROBUST};
 use netproof_challenges::adversarial::victim::Victim;
 use netproof_challenges::certifiers;
 use netproof_core::{Norm, Threat};
@@ -198,7 +198,7 @@ fn write_examples(path: &Path, harness: &Harness<'_, '_>, shape: &[usize]) -> an
     let row = Tensor::i64(vec![n], harness.row_ids().iter().map(|&r| r as i64).collect())?;
     let arrays = [
         ("adversarial", &adversarial),
-        ("robust", &robust),
+        (ROBUST, &robust),
         ("norm", &norm),
         ("label", &label),
         ("row", &row),
@@ -249,7 +249,7 @@ pub(crate) fn read_examples(dir: &Path) -> anyhow::Result<(Record, Vec<Tensor>)>
         .with_context(|| format!("reading {}; `netproof attack --dir` writes it", path.display()))?;
     let record: Record =
         serde_json::from_str(&text).with_context(|| format!("{} is no record of a run", path.display()))?;
-    let names = ["clean", "adversarial", "robust", "norm", "label", "row"];
+    let names = ["clean", "adversarial", ROBUST, "norm", "label", "row"];
     let arrays = read_npz(&dir.join(EXAMPLES), &names, Limits::default()).context("reading the examples")?;
     Ok((record, arrays))
 }

@@ -114,7 +114,7 @@ fn a_training_that_was_stopped_goes_on_with_the_same_bits() {
         }
         let options = RunOptions { checkpoint: Some(&path), resume: true, ..RunOptions::default() };
         let resumed = run(&recipe, &options).unwrap();
-        std::fs::remove_file(&path).unwrap();
+        files::remove(&path);
         assert_eq!(bits(&resumed.model), bits(&whole.model), "{}", recipe.gradient.kind);
         assert_eq!(resumed.record.epochs.len(), 3);
         for (a, b) in resumed.record.epochs.iter().zip(&whole.record.epochs) {
@@ -186,5 +186,12 @@ fn epsilon_or_a_preset_is_needed() {
         assert!(registry.rules.build(&method, &registry).is_ok(), "{rule} {preset}");
         let entry = super::RULES.iter().find(|e| e.id == rule).unwrap();
         assert!(entry.summary.contains(preset), "{rule} {preset}");
+    }
+}
+
+#[cfg(test)]
+mod files {
+    pub(super) fn remove(path: &std::path::Path) {
+        std::fs::remove_file(path).unwrap();
     }
 }
