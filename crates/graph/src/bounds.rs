@@ -121,26 +121,6 @@ impl Model {
     /// # Source
     /// Zhang et al. 2018, arXiv:1811.00866; Gowal et al. 2019, arXiv:1810.12715
     pub fn bounds(&self, request: &BoundsRequest) -> Result<Bounds, GraphError> {
-        let own = self.bounds_by_method(request)?;
-        if request.method == BoundMethod::Ibp {
-            return Ok(own);
-        }
-        // Slopes may lose what intervals have: CROWN-IBP does where the region is large. The better of both holds.
-        let intervals = self.bounds_by_method(&BoundsRequest { method: BoundMethod::Ibp, ..request.clone() })?;
-        let better = |a: Tensor, b: &Tensor, of: fn(f32, f32) -> f32| -> Result<Tensor, GraphError> {
-            let pairs = a.as_f32().unwrap_or_default().iter().zip(b.as_f32().unwrap_or_default());
-            let values: Vec<f32> = pairs.map(|(a, b)| of(*a, *b)).collect();
-            Ok(Tensor::f32(a.shape().to_vec(), values)?)
-        };
-        let lower = better(own.lower, &intervals.lower, f32::max)?;
-        let upper = match (own.upper, &intervals.upper) {
-            (Some(a), Some(b)) => Some(better(a, b, f32::min)?),
-            (other, _) => other,
-        };
-        Ok(Bounds { lower, upper })
-    }
-
-    fn bounds_by_method(&self, request: &BoundsRequest) -> Result<Bounds, GraphError> {
         let target = self.bounded_value(request)?;
         let network = Network::new(self, target, request.rounding == Rounding::Outward)?;
         let functions = Functions::new(&request.specification, request.region.rows(), network.sizes[target])?;
