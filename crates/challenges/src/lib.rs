@@ -10,7 +10,7 @@ mod shared;
 
 use netproof_audit::{Aim, Checks, Entry, Goal, Remedies, check, remedy};
 use netproof_core::{Card, Comparison};
-use netproof_train::{GradientRule, Registry};
+use netproof_train::Registry;
 
 /// All checks, in the order in which an audit runs them.
 pub static CHECKS: Checks = &[
@@ -182,16 +182,12 @@ pub fn cards() -> Vec<Card> {
 
 /// Certificates, cheapest first, for evaluations by attacks.
 pub fn certifiers() -> Vec<&'static dyn adversarial::certifier::Certifier> {
-    adversarial::certifier::BOUNDED.iter().map(|b| b as &dyn adversarial::certifier::Certifier).collect()
+    adversarial::certifier::CHEAP.iter().map(|b| b as &dyn adversarial::certifier::Certifier).collect()
 }
-
-/// Gradient rules of the challenges, for recipes.
-pub static GRADIENT_RULES: &[netproof_train::Entry<dyn GradientRule>] = &[];
 
 /// All methods that a recipe may name: those of the trainer and those of the challenges.
 pub fn training_registry() -> Registry {
     let mut registry = Registry::default();
-    registry.rules.add(GRADIENT_RULES);
     registry.rules.add(adversarial::defences::training::RULES);
     registry
 }

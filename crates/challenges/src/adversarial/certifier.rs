@@ -1,10 +1,10 @@
 //! What the cascade asks of certificates.
 
-use netproof_core::{Norm, Threat};
-use netproof_graph::{BoundMethod, BoundsRequest, Norm as Distance, Region, Specification};
+use netproof_core::Threat;
 use netproof_tensor::Tensor;
 
 use super::AttackError;
+use super::certificates::{Ladder, proved};
 use super::victim::Victim;
 
 /// Proves rows right under every change within a threat.
@@ -26,21 +26,18 @@ pub trait Certifier: Sync {
     ) -> Result<Vec<bool>, AttackError>;
 }
 
-/// A certificate by bounds on what the network answers within the threat; see [`netproof_graph::Model::bounds`].
+/// A certificate of the registry, as the cascade asks it.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounded {
-    /// Name for people and files.
+pub struct Registered {
+    /// Id in [`CERTIFICATES`](super::certificates::CERTIFICATES).
     pub id: &'static str,
-    /// How the bounds are found.
-    pub method: BoundMethod,
 }
 
 /// Certificates that cost about as much as an attack, cheapest first. CROWN, which bounds every neuron by itself, costs minutes on
 /// a convolutional network; the check `certified-accuracy` has it.
-pub static BOUNDED: &[Bounded] =
-    &[Bounded { id: "ibp", method: BoundMethod::Ibp }, Bounded { id: "crown-ibp", method: BoundMethod::CrownIbp }];
+pub static CHEAP: &[Registered] = &[Registered { id: "ibp" }, Registered { id: "crown-ibp" }];
 
-impl Certifier for Bounded {
+impl Certifier for Registered {
     fn id(&self) -> &'static str {
         self.id
     }
@@ -52,32 +49,24 @@ impl Certifier for Bounded {
         labels: &[usize],
         threat: &Threat,
     ) -> Result<Vec<bool>, AttackError> {
-        let norm = match threat.norm {
-            Norm::Linf => Distance::Linf,
-            Norm::L2 => Distance::L2,
-            Norm::L1 => Distance::L1,
-            Norm::L0 => {
-                let supported = "linf, l2, l1".to_owned();
-                return Err(AttackError::Norm { attack: self.id, norm: "l0", supported });
-            }
-        };
         let Some(model) = victim.as_it_is() else {
             return Err(AttackError::Victim(
                 "a random network, or one with another backward pass, has no bounds".to_owned(),
             ));
         };
         let rows = Tensor::f32([&[labels.len()], victim.row()].concat(), x.to_vec())?;
-        let [low, high] = threat.bounds.map(|b| b as f32);
-        let region = Region::around(&rows, norm, &[threat.epsilon], Some((low, high)))?;
-        let bounds = model.bounds(&BoundsRequest::new(region, Specification::Margins(labels.to_vec()), self.method))?;
-        let width = bounds.lower.row_len().max(1);
-        let lower = bounds.lower.as_f32().unwrap_or_default();
-        Ok(lower.chunks(width).map(|row| row.iter().all(|&m| m > 0.0)).collect())
+        let found = proved(model, &rows, labels, threat, &Ladder::of(&[self.id])?)?;
+        if found.count() == 0 && !found.notes.is_empty() {
+            return Err(AttackError::Victim(found.notes.join("; ")));
+        }
+        Ok((0..labels.len()).map(|row| found.is_proved(row)).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use netproof_core::Norm;
+
     use super::*;
     use crate::adversarial::test_support::{linear, rows, victim};
 
@@ -89,7 +78,7 @@ mod tests {
         let (x, labels) = rows(&model, 3, 40, 2);
         let v = victim(&model, &[3]);
         let z = v.logits(&x).unwrap();
-        for certifier in BOUNDED {
+        for certifier in CHEAP {
             for (norm, dual) in [(Norm::Linf, 3.5), (Norm::L2, 5.25f64.sqrt()), (Norm::L1, 2.0)] {
                 // No bounds in reach, so that the dual norm is all there is.
                 let threat = Threat::new(norm, 0.15, [-9.0, 9.0]).unwrap();

@@ -1,6 +1,6 @@
 //! Whether explanations are worse for a group: their faithfulness and their stability, each group against all other rows.
 //! Dai et al., AIES 2022, arXiv:2205.07277, section 3; Balagopalan et al., FAccT 2022, arXiv:2205.03295.
-//! Checked against: groups that differ by construction, and groups that do not (tests).
+//! Checked against: the metrics' own closed forms (tests of `evidence`); run on Adult, where no group is worse off.
 //! Weak with few rows per group: what is not shown is not shown to be absent.
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};

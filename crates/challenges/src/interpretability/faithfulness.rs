@@ -1,6 +1,6 @@
 //! Whether explanations point at what the answer depends on: take away what a method calls important, put it back, and compare
 //! with random orders and with an edge detector that knows no network.
-//! Checked against: the metrics' own closed forms, an oracle and a random method on a planted signal (tests).
+//! Checked against: the metrics' own closed forms (tests of `evidence`), and an audit of a small network (test of `explanations`).
 //! Weak where rows without some of their units are unlike any the network has seen; two methods of equal areas may differ.
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};

@@ -6,7 +6,7 @@ use clap::Args;
 use netproof_audit::{AuditError, Configured, Entry, Head, Progress as _, Subject};
 use netproof_challenges::interpretability::insights::{Examiner, INSIGHTS, Inquiry, Insight};
 use netproof_challenges::interpretability::{
-    Choice, EXPLANATIONS, Explained, Explainer, Explanation, Question, Target, explain, one_hot, targets,
+    Choice, EXPLANATIONS, Explained, Explainer, Explanation, Question, Target, badge_of, explain, one_hot, targets,
 };
 use netproof_data::{Dataset, Labels, Limits, read_npz, write_npz};
 use netproof_graph::Model;
@@ -200,6 +200,10 @@ impl Explain {
         );
         e.notes.iter().for_each(|n| eprintln!("note: {n}"));
         if let Some(folder) = &self.pictures {
+            let badge = badge_of(&net, method.card.id, &q)?;
+            if let Some(badge) = &badge {
+                eprintln!("note: {badge}; see the check `sanity`");
+            }
             let pictures = Pictures {
                 method: method.card.title,
                 net: &net,
@@ -208,6 +212,7 @@ impl Explain {
                 scores: &scores,
                 names: material.names.as_deref(),
                 class_names: &material.class_names,
+                badge: badge.as_deref(),
             };
             let count = pictures.write(folder)?;
             eprintln!("{count} pictures drawn in {}", folder.display());

@@ -23,6 +23,8 @@ pub(super) struct Pictures<'a> {
     pub(super) scores: &'a [f64],
     pub(super) names: Option<&'a [String]>,
     pub(super) class_names: &'a [String],
+    /// What to write across pictures that must not be relied on.
+    pub(super) badge: Option<&'a str>,
 }
 
 impl Pictures<'_> {
@@ -72,7 +74,7 @@ impl Pictures<'_> {
                 attributions: &values[i * width..(i + 1) * width],
                 title: &self.title(i),
                 subtitle: &subtitle,
-                badge: None,
+                badge: self.badge,
             });
             save(folder, &format!("row-{}.png", self.q.rows[i]), &canvas)?;
         }
