@@ -102,8 +102,11 @@ impl<'a> Context<'a> {
     }
 
     /// # Errors
-    /// The time is over.
+    /// The time is over, or a person asked to end.
     pub fn check_time(&self) -> Result<(), AuditError> {
+        if self.progress.stopped() {
+            return Err(AuditError::Interrupted);
+        }
         match self.deadline {
             Some(end) if Instant::now() >= end => Err(AuditError::OutOfTime),
             _ => Ok(()),

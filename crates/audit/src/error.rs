@@ -37,6 +37,9 @@ pub enum AuditError {
     /// The time that was given is over.
     #[error("out of time")]
     OutOfTime,
+    /// A person asked to end.
+    #[error("interrupted")]
+    Interrupted,
     /// An id that the registry does not have.
     #[error("there is no {kind} `{id}`; there are {}", .known.join(", "))]
     UnknownId {

@@ -8,6 +8,11 @@ pub trait Progress: Sync {
     fn finish(&self);
     /// Something a person should know now.
     fn note(&self, text: &str);
+    /// Whether a person asked to end. Work then ends with [`AuditError::Interrupted`](crate::AuditError::Interrupted) as
+    /// soon as it can; what was finished is kept.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Says nothing.

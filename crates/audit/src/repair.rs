@@ -224,7 +224,7 @@ impl Prepared<'_> {
 
     /// Makes all candidates, chooses and proves. What is done is kept in the folder, and taken from there next time.
     /// # Errors
-    /// The network as it was given cannot be measured; the folder cannot be written.
+    /// The network as it was given cannot be measured; the folder cannot be written; a person asked to end.
     pub fn carry_out(&self, folder: &RunFolder, progress: &dyn Progress) -> Result<Outcome, AuditError> {
         let deadline = self.settings.budget.and_then(|b| Instant::now().checked_add(b));
         let bench = Bench { folder, progress, deadline, given: self.measure(&self.choose, folder, progress)? };
@@ -272,6 +272,7 @@ impl Prepared<'_> {
                 bench.progress.note(&format!("{name}: nothing to do"));
                 return Ok(tried(proposal, State::Nothing));
             }
+            Err(AuditError::Interrupted) => return Err(AuditError::Interrupted),
             Err(AuditError::OutOfTime) => {
                 bench.progress.note(&format!("{name}: out of time; the next run goes on from here"));
                 return Ok(tried(proposal, State::OutOfTime));

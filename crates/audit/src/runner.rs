@@ -37,7 +37,8 @@ pub struct Plan {
 
 /// Runs an audit. With a run folder, what it already holds is not computed again.
 /// # Errors
-/// The data cannot be read at all, or the run folder cannot be written. A check that fails is a finding, not an error.
+/// The data cannot be read at all, the run folder cannot be written, or a person asked to end: then the folder holds every
+/// check that was finished. A check that fails is a finding, not an error.
 pub fn run(
     subject: &Subject,
     plan: &Plan,
@@ -103,7 +104,7 @@ pub fn run(
         let cx =
             Context { card, seed: plan.seed, level: plan.level, progress, deadline, may_train, folder, provenance };
         let begun = Instant::now();
-        let (found, lasting) = attempt(subject, configured, &cx);
+        let (found, lasting) = attempt(subject, configured, &cx)?;
         let stored = Stored::new(found, begun.elapsed().as_secs_f64());
         if lasting && let Some(folder) = folder {
             folder.keep(&key, &stored)?;
@@ -188,28 +189,41 @@ pub(crate) fn work<'a>(
     Ok(Context { deadline, provenance, ..cx })
 }
 
-/// The findings of one check, and whether they will be the same next time.
-fn attempt(subject: &Subject, configured: &Configured<dyn Check>, cx: &Context<'_>) -> (Findings, bool) {
+/// The findings of one check, and whether they will be the same next time; an error only where a person asked to end.
+fn attempt(
+    subject: &Subject,
+    configured: &Configured<dyn Check>,
+    cx: &Context<'_>,
+) -> Result<(Findings, bool), AuditError> {
     let only = |d: Draft| Findings::from(vec![d.done()]);
     if let Some(need) = missing_need(subject, configured.card) {
         let f = cx.finding("applicable", configured.card.title).verdict(Verdict::NotApplicable);
-        return (only(f.explain(format!("This check needs {}, which this audit does not have.", need.name()))), true);
+        return Ok((
+            only(f.explain(format!("This check needs {}, which this audit does not have.", need.name()))),
+            true,
+        ));
     }
     if configured.card.needs.contains(&Need::Training) && !cx.may_train {
         let f = cx.finding("applicable", configured.card.title).verdict(Verdict::NotApplicable);
         let text = "This check trains networks, which may take minutes: --retrain turns it on, or name it with --only. What \
                     is trained is kept in the run folder, and --budget limits the time.";
-        return (only(f.explain(text)), false);
+        return Ok((only(f.explain(text)), false));
     }
     let out_of_time = || {
         let f = cx.finding("time", configured.card.title).verdict(Verdict::Inconclusive);
         only(f.explain("Out of time: the budget was spent before this check ended. Raise --budget."))
     };
-    if cx.check_time().is_err() {
-        return (out_of_time(), false);
+    match cx.check_time() {
+        Ok(()) => {}
+        Err(AuditError::Interrupted) => return Err(AuditError::Interrupted),
+        Err(_) => return Ok((out_of_time(), false)),
     }
-    match catch_unwind(AssertUnwindSafe(|| configured.method.run(subject, cx))) {
+    Ok(match catch_unwind(AssertUnwindSafe(|| configured.method.run(subject, cx))) {
         Ok(Ok(found)) => (found, true),
+        // A method may say no more than that it could not finish.
+        Ok(Err(AuditError::Interrupted | AuditError::OutOfTime)) if cx.progress.stopped() => {
+            return Err(AuditError::Interrupted);
+        }
         Ok(Err(AuditError::OutOfTime)) => (out_of_time(), false),
         Ok(Err(e)) => {
             let f = cx.finding("error", configured.card.title).verdict(Verdict::Failed);
@@ -219,7 +233,7 @@ fn attempt(subject: &Subject, configured: &Configured<dyn Check>, cx: &Context<'
             let f = cx.finding("error", configured.card.title).verdict(Verdict::Failed);
             (only(f.explain("The check stopped with an internal error; please report this.")), false)
         }
-    }
+    })
 }
 
 fn missing_need(subject: &Subject, card: &Card) -> Option<Need> {

@@ -28,12 +28,12 @@ impl Context<'_> {
         }
     }
 
-    /// Trains, unless the run folder has the result already. A training that the deadline ends leaves a checkpoint there,
+    /// Trains, unless the run folder has the result already. A training that the deadline or a person ends leaves a checkpoint there,
     /// and the next run goes on from it with the same bits.
     ///
     /// `what` is shown while it works.
     /// # Errors
-    /// See [`train`]; or the time is over.
+    /// See [`train`]; or the time is over, or a person asked to end.
     pub fn train(&self, what: &str, recipe: &Recipe, job: Job, registry: &Registry) -> Result<Trained, AuditError> {
         self.check_time()?;
         let Some(folder) = self.folder else { return self.run_training(what, recipe, job, registry, None) };
@@ -73,7 +73,11 @@ impl Context<'_> {
         let trained = train(recipe, job, registry, &options);
         self.progress.finish();
         let trained = trained?;
-        if trained.record.ended == Ended::Interrupted { Err(AuditError::OutOfTime) } else { Ok(trained) }
+        match trained.record.ended {
+            Ended::Interrupted if self.progress.stopped() => Err(AuditError::Interrupted),
+            Ended::Interrupted => Err(AuditError::OutOfTime),
+            _ => Ok(trained),
+        }
     }
 
     /// Cross-validation by the subject's recipe over its training rows; each fold is kept as any training is.
@@ -109,7 +113,7 @@ fn kept(place: &Path) -> Option<Trained> {
     (model.sha256().ok()? == record.result_sha256).then_some(Trained { model, record })
 }
 
-/// Shows progress, and ends a training at its deadline.
+/// Shows progress, and ends a training at its deadline or where a person asks for it.
 struct Timer<'a> {
     progress: &'a dyn Progress,
     deadline: Option<Instant>,
@@ -119,7 +123,7 @@ struct Timer<'a> {
 impl Watch for Timer<'_> {
     fn step(&self, step: &StepReport) {
         self.progress.advance(step.rows);
-        if self.deadline.is_some_and(|d| Instant::now() >= d) {
+        if self.progress.stopped() || self.deadline.is_some_and(|d| Instant::now() >= d) {
             self.over.store(true, Ordering::Relaxed);
         }
     }

@@ -237,6 +237,52 @@ fn an_overfitted_network_is_repaired_and_proved_on_other_rows() {
     assert_eq!((again.model.unwrap().sha256().unwrap(), count()), (model.sha256().unwrap(), before));
 }
 
+/// A person who asks to end after some rows.
+struct Impatient {
+    left: std::sync::atomic::AtomicI64,
+}
+
+impl netproof_audit::Progress for Impatient {
+    fn start(&self, _: &str, _: u64) {}
+    fn advance(&self, steps: u64) {
+        self.left.fetch_sub(steps as i64, std::sync::atomic::Ordering::Relaxed);
+    }
+    fn finish(&self) {}
+    fn note(&self, _: &str) {}
+    fn stopped(&self) -> bool {
+        self.left.load(std::sync::atomic::Ordering::Relaxed) < 0
+    }
+}
+
+#[test]
+fn a_repair_that_a_person_ends_goes_on_with_the_same_bits() {
+    let subject = overfitted();
+    let plans = [plan(&["performance"], false), plan(&["performance"], false)];
+    let remedies = select("remedy", REMEDIES, &["weight-decay".to_owned()], &[], &toml::Table::new()).unwrap();
+    let settings = settings(&remedies, &plans, &["overfitting"]);
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [whole, parts] = folders.each_ref().map(|f| RunFolder::open(f.path()).unwrap());
+    let prepared = prepare(&subject, &[], None, &settings, &Silent).unwrap();
+    let expected = prepared.carry_out(&whole, &Silent).unwrap();
+    let mut interruptions = 0;
+    let got = loop {
+        let progress = Impatient { left: 2500.into() };
+        match prepared.carry_out(&parts, &progress) {
+            Ok(outcome) => break outcome,
+            Err(netproof_audit::AuditError::Interrupted) => interruptions += 1,
+            Err(e) => panic!("{e}"),
+        }
+        assert!(interruptions < 1000, "no run goes on from the one before");
+    };
+    assert!(interruptions > 2, "{interruptions}");
+    let digest = |o: &netproof_audit::repair::Outcome| o.model.as_ref().map(|m| m.sha256().unwrap());
+    assert_eq!(digest(&got), digest(&expected));
+    // An audit that a person ends says so, and is no finding.
+    let stopped = Impatient { left: (-1).into() };
+    let audit = run(&subject, &plans[0], None, &stopped);
+    assert!(matches!(audit, Err(netproof_audit::AuditError::Interrupted)));
+}
+
 #[test]
 fn without_time_nothing_is_changed_and_without_training_data_nothing_is_tried() {
     let subject = overfitted();

@@ -12,6 +12,7 @@ mod project;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use netproof_audit::AuditError;
 
 /// Proves neural networks before they are trusted.
 #[derive(Parser)]
@@ -72,6 +73,10 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(fine) => ExitCode::from(u8::from(!fine)),
+        Err(e) if matches!(e.downcast_ref(), Some(AuditError::Interrupted)) => {
+            eprintln!("interrupted: the same command goes on from what is finished");
+            ExitCode::from(1)
+        }
         Err(e) => {
             let mut text = e.to_string();
             for cause in e.chain().skip(1) {

@@ -81,7 +81,7 @@ impl Audit {
             Plan { checks, seed: loaded.seed, level: Level::P95, budget, may_train, policy, tool: TOOL.to_owned() };
         let out = self.out.or_else(|| settings.out.clone()).unwrap_or_else(|| PathBuf::from("netproof-audit"));
         let folder = RunFolder::open(&out)?;
-        let document = run(&loaded.subject, &plan, Some(&folder), &Terminal::default())?;
+        let document = run(&loaded.subject, &plan, Some(&folder), &Terminal::listening()?)?;
         let json = to_json(&document)?;
         let mut resolved = loaded.resolved;
         (resolved.audit.only, resolved.audit.skip, resolved.audit.retrain) = (only, skip, may_train);

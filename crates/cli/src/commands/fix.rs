@@ -30,8 +30,10 @@ use crate::project::AuditSection;
 
 The rows under audit are dealt in two: some to choose on (--choose), the rest for the proof. Candidates learn from the
 training rows. Writes plan.json before anything is tried, and after it report.html, fix.json, and, where the proof holds,
-the repaired network with the recipe that repeats it. A second run goes on where the first one ended.
-Exit code 0: repaired, or nothing to repair; 1: nothing helps beyond noise, and nothing is changed; 2: could not run.")]
+the repaired network with the recipe that repeats it. Ctrl-C keeps what is done, a checkpoint of the training included: the
+same command goes on from there.
+Exit code 0: repaired, or nothing to repair; 1: nothing helps beyond noise, and nothing is changed, or interrupted; 2: could
+not run.")]
 pub(crate) struct Fix {
     #[command(flatten)]
     subject: SubjectArgs,
@@ -81,7 +83,7 @@ impl Fix {
         let check_options = of(CHECKS.iter().map(|e| e.card.id).collect());
         let remedies =
             select("remedy", REMEDIES, &self.only, &self.skip, &of(REMEDIES.iter().map(|e| e.card.id).collect()))?;
-        let progress = Terminal::default();
+        let progress = Terminal::listening()?;
         let folder = RunFolder::open(&self.out)?;
         let plan = |checks| Plan {
             checks,

@@ -1,7 +1,6 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -17,6 +16,7 @@ use netproof_train::{
 
 use crate::args::read_recipe;
 use crate::output::{print, write_json};
+use crate::progress::interrupts;
 
 /// Train a network, or fine-tune one, as a recipe says.
 #[derive(Args)]
@@ -94,7 +94,7 @@ impl Train {
             eprintln!("there is no checkpoint {}; training from the beginning", checkpoint.display());
         }
         let lines = Lines::new(self.logs(&recipe)?);
-        let interrupt = interrupts()?;
+        let interrupt = interrupts("saving a checkpoint")?;
         let job = Job::open(&recipe, &registry)?;
         let options = RunOptions {
             checkpoint: Some(&checkpoint),
@@ -124,7 +124,7 @@ impl Train {
 
     /// Trains members one by one, each with its own checkpoint and record, and writes their average.
     fn members(&self, recipe: &Recipe, registry: &Registry, out: &Path) -> anyhow::Result<bool> {
-        let interrupt = interrupts()?;
+        let interrupt = interrupts("saving a checkpoint")?;
         let (mut models, mut fine) = (Vec::new(), true);
         for member in 0..recipe.members {
             eprintln!("member {} of {}", member + 1, recipe.members);
@@ -178,20 +178,6 @@ const PREVIEW: [usize; 2] = [10, 9];
 /// `model.onnx` and `checkpoint` give `model.checkpoint`.
 fn beside(out: &Path, extension: &str) -> PathBuf {
     out.with_extension(extension)
-}
-
-/// Set by the first Ctrl-C; the second one ends the process at once.
-fn interrupts() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let own = flag.clone();
-    ctrlc::set_handler(move || {
-        if own.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\ninterrupted: saving a checkpoint; once more ends at once");
-    })
-    .context("listening for Ctrl-C")?;
-    Ok(flag)
 }
 
 /// Says how it ended; answers whether there is nothing of concern.
