@@ -1,6 +1,7 @@
 //! Running a network: taps, overrides, training mode, and gradients of any named value in one walk back.
 
 mod backward;
+mod checkpoints;
 mod parts;
 mod pass;
 mod propagate;
@@ -69,6 +70,9 @@ pub struct Request {
     pub training: Option<u64>,
     /// Gradients that [`Run::backward`] will be asked for.
     pub wrt: Wrt,
+    /// Gradient checkpointing: of n steps only about √n keep what the way back needs, the others run again on the way back.
+    /// Memory for time, with the same bits (Chen, Xu, Zhang, Guestrin 2016, "Training Deep Nets with Sublinear Memory Cost").
+    pub checkpoints: bool,
     /// Whether [`Run::propagate`] will be asked for: all values that lie on the way back are kept.
     pub rules: bool,
 }

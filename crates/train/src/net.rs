@@ -15,6 +15,8 @@ pub struct Net {
     output: String,
     /// The weights as they are.
     pub weights: Weights,
+    /// Gradient checkpointing: less memory for more time in training, with the same bits.
+    pub checkpoints: bool,
 }
 
 impl Net {
@@ -36,7 +38,7 @@ impl Net {
             output = logits.clone();
         }
         let weights = Weights::of(&model)?;
-        Ok(Self { model, input, output, weights })
+        Ok(Self { model, input, output, weights, checkpoints: false })
     }
 
     /// The graph; its stored weights are those from before the training.
@@ -154,7 +156,14 @@ impl Net {
         let mut inputs = Vec::with_capacity(1 + weights.names().len());
         inputs.push((self.input.clone(), features.clone()));
         inputs.extend(weights.names().iter().cloned().zip(weights.tensors().iter().cloned()));
-        let request = Request { inputs, outputs: vec![self.output.clone()], training: seed, wrt, ..Request::default() };
+        let request = Request {
+            inputs,
+            outputs: vec![self.output.clone()],
+            training: seed,
+            wrt,
+            checkpoints: self.checkpoints,
+            ..Request::default()
+        };
         Ok(self.model.forward(&request)?)
     }
 

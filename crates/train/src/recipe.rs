@@ -42,6 +42,10 @@ pub struct Recipe {
     /// Type of the numbers that are computed with.
     #[serde(default)]
     pub precision: Precision,
+    /// Gradient checkpointing: of n steps of the network only about √n keep what the way back needs, the others run again;
+    /// a third more time for a fraction of the memory, with the same bits (Chen et al. 2016, arXiv 1604.06174).
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// Part of the training rows that is set aside for validation, by class, where the data names no validation rows.
     #[serde(default = "validation_fraction")]
     pub validation_fraction: f64,
@@ -131,6 +135,8 @@ pub enum Precision {
     /// IEEE single precision.
     #[default]
     F32,
+    /// Brain floating point, where the device computes in it; the processor does not.
+    Bf16,
 }
 
 /// A metric of the validation rows, or of the training rows where there are none.
@@ -292,6 +298,7 @@ impl Recipe {
             accumulate: 1,
             shuffle: true,
             precision: Precision::F32,
+            gradient_checkpointing: false,
             validation_fraction: validation_fraction(),
             monitor: Monitor::Loss,
             data,
@@ -365,6 +372,9 @@ impl Recipe {
             if value == 0 {
                 return Err(refuse(name, 0, "1 or more"));
             }
+        }
+        if self.precision == Precision::Bf16 {
+            return Err(refuse("precision", "bf16", "\"f32\": the processor does not compute in bf16"));
         }
         within("validation_fraction", self.validation_fraction, [0.0, 0.9], "0 to 0.9")?;
         self.regularisation.check()?;
@@ -460,6 +470,8 @@ mod tests {
         assert!(refused("epochs = \"x\"\n").starts_with("recipe, line 1: invalid type"));
         assert!(refused(&format!("{SHORT}[data2]\n")).starts_with("recipe, line 5: unknown field"));
         assert_eq!(refused(&format!("epochs = 0\n{SHORT}")), "recipe, line 1: `epochs` is 0; allowed: 1 or more");
+        let e = refused(&format!("seed = 1\nprecision = \"bf16\"\n{SHORT}"));
+        assert!(e.starts_with("recipe, line 2: `precision` is bf16; allowed: \"f32\""), "{e}");
         let e = refused(&format!("{SHORT}[optimiser]\nkind = \"adamw\"\n\nlearning_rat = 0.1\n"));
         assert!(e.starts_with("recipe, line 8: unknown field `learning_rat`"), "{e}");
         let e = refused(&format!("{SHORT}[optimiser]\nkind = \"adamw\"\nlearning_rate = \"x\"\n"));

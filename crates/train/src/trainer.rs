@@ -241,7 +241,8 @@ impl<'a> Trainer<'a> {
         let Job { model, train, validation, notes } = job;
         let objective = registry.objectives.build(&recipe.objective, registry)?;
         let hashes = Hashes::new(recipe, &model, &train, validation.as_ref())?;
-        let net = Net::new(model, objective.takes_logits())?;
+        let mut net = Net::new(model, objective.takes_logits())?;
+        net.checkpoints = recipe.gradient_checkpointing;
         let shape = net.row_shape(train.feature_shape())?;
         let labels = train.label_kind().clone();
         let memory = recipe.data.memory_mib.saturating_mul(1 << 20);

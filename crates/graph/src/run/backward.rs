@@ -68,6 +68,12 @@ impl Pass<'_> {
         for (i, call) in self.calls.iter().enumerate().rev() {
             self.step_back(i, call, &mut gradients, way.as_deref_mut())?;
         }
+        for segment in self.segments.iter().rev() {
+            let again = self.again(segment)?;
+            for (i, call) in again.calls.iter().enumerate().rev() {
+                self.step_back(i, call, &mut gradients, None)?;
+            }
+        }
         let mut named = HashMap::new();
         for &id in &self.wanted {
             if let Some(g) = &gradients[id] {

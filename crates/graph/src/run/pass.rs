@@ -6,6 +6,7 @@ use std::sync::Arc;
 use netproof_stats::rng::Rng;
 use netproof_tensor::{DType, Elements, Tensor};
 
+use super::checkpoints::Segment;
 use super::{Parameters, Request};
 use crate::error::{GraphError, OpError};
 use crate::model::{Model, Node, ValueId};
@@ -27,7 +28,11 @@ pub(super) struct Pass<'m> {
     pub(super) schedule: Option<Arc<Schedule>>,
     pub(super) updates: Vec<(ValueId, Real)>,
     /// Whether rules other than the gradient may walk back: nodes stay as they are in the file, and all values are kept.
-    rules: bool,
+    pub(super) rules: bool,
+    /// What is computed again on the way back, in order.
+    pub(super) segments: Vec<Segment>,
+    /// Whether steps keep what the way back needs.
+    pub(super) keeps: bool,
     pub(super) cx: Context,
 }
 
@@ -44,14 +49,14 @@ pub(super) struct Call<'m> {
 /// What runs, in order, and which values are done with after each step.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     /// Values that fused nodes do not make.
     skipped: Vec<ValueId>,
 }
 
 /// One node to run: as in the file, or several at once.
 #[derive(Debug)]
-struct Step {
+pub(super) struct Step {
     /// The place of the node, or of the last one that it stands for, in the graph.
     index: usize,
     /// The number of the fusion, where it is one.
@@ -60,7 +65,7 @@ struct Step {
 }
 
 impl Step {
-    fn node<'m>(&self, model: &'m Model) -> &'m Node {
+    pub(super) fn node<'m>(&self, model: &'m Model) -> &'m Node {
         self.fusion.map_or(&model.nodes[self.index], |number| &model.fusions[number].node)
     }
 }
@@ -88,6 +93,8 @@ impl<'m> Pass<'m> {
             schedule: None,
             updates: Vec::new(),
             rules: request.rules,
+            segments: Vec::new(),
+            keeps: true,
             cx,
         };
         pass.start(given, request)?;
@@ -212,9 +219,14 @@ impl<'m> Pass<'m> {
             true => self.plan.usual.get_or_init(|| Arc::new(self.schedule(&targets))).clone(),
             false => Arc::new(self.schedule(&targets)),
         };
-        for step in &schedule.steps {
-            self.step(step)?;
-            step.drops.iter().for_each(|&id| self.values[id] = None);
+        let length = self.segment_length(schedule.steps.len(), request);
+        for (number, steps) in schedule.steps.chunks(length).enumerate() {
+            let begin = number * length;
+            self.keeps = begin + steps.len() == schedule.steps.len();
+            if !self.keeps {
+                self.begin_segment(begin, steps);
+            }
+            self.steps(steps)?;
         }
         self.schedule = Some(schedule);
         for t in targets {
@@ -242,6 +254,15 @@ impl<'m> Pass<'m> {
             Some(v) => Ok(Value::Host(v)),
             None => Err(GraphError::UnknownValue { name: self.model.names[id].clone(), candidates: Vec::new() }),
         }
+    }
+
+    /// Runs steps in order, and lets go of what is done with.
+    pub(super) fn steps(&mut self, steps: &[Step]) -> Result<(), GraphError> {
+        for step in steps {
+            self.step(step)?;
+            step.drops.iter().for_each(|&id| self.values[id] = None);
+        }
+        Ok(())
     }
 
     fn step(&mut self, step: &Step) -> Result<(), GraphError> {
@@ -284,7 +305,7 @@ impl<'m> Pass<'m> {
                 }
             }
         }
-        if differentiates {
+        if differentiates && self.keeps {
             self.remember(node, inputs, outputs, facts, seed);
         }
         Ok(())

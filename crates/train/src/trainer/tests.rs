@@ -119,6 +119,16 @@ fn losses_of_twenty_steps_are_those_of_pytorch() {
 }
 
 #[test]
+fn gradient_checkpointing_changes_no_bit() {
+    let plain = short();
+    let [a, b] = [false, true].map(|gradient_checkpointing| {
+        let recipe = Recipe { gradient_checkpointing, ..plain.clone() };
+        run(&recipe, job(&recipe))
+    });
+    assert_eq!(values(&a.model), values(&b.model));
+}
+
+#[test]
 fn accumulated_batches_are_one_large_batch() {
     let large = Recipe { shuffle: false, batch_size: 24, ..short() };
     let small = Recipe { batch_size: 6, accumulate: 4, ..large.clone() };
