@@ -6,6 +6,7 @@
 
 mod compare;
 mod making;
+mod mending;
 mod outcome;
 mod summary;
 
@@ -51,6 +52,9 @@ const TOGETHER: usize = 3;
 pub struct Settings<'a> {
     /// What is to become better.
     pub goals: Vec<&'static Goal>,
+    /// Goals that were not asked for: what the best candidate makes worse of them is mended where a remedy can without
+    /// training.
+    pub others: &'static [Goal],
     /// What may not become worse than `tolerance` on the way.
     pub guards: &'static [Aim],
     /// Remedies with their options.
@@ -251,6 +255,13 @@ impl Prepared<'_> {
             let own = self.attempt(proposal, &bench)?;
             add(&mut tried, own);
         }
+        if let Some(b) = best
+            && let Some(mended) = self.mended(&tried[b], &bench)?
+        {
+            tried[b].made = None;
+            best = Some(tried.len());
+            tried.push(mended);
+        }
         outcome::prove(self, tried, best, &bench)
     }
 
@@ -282,6 +293,12 @@ impl Prepared<'_> {
                 return Ok(tried(proposal, State::Failed(e.to_string())));
             }
         };
+        self.judged(proposal, made, bench)
+    }
+
+    /// Measures what was made.
+    fn judged(&self, proposal: Proposal, made: Made, bench: &Bench<'_>) -> Result<Tried, AuditError> {
+        let name = proposal.candidate.name.clone();
         let parameters = made.model.parameters().map(|p| p.shape.iter().product::<usize>() as u64).sum();
         let own = self.choose.with_model(Model::from_file(made.model.to_file()?)?)?;
         let after = self.measure(&own, bench.folder, bench.progress)?;

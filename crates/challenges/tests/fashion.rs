@@ -107,6 +107,7 @@ fn temperature_scaling_repairs_a_network_that_is_too_sure() {
     let (measure, proof) = (plan(&["performance"]), plan(&["performance", "calibration"]));
     let settings = Settings {
         goals,
+        others: GOALS,
         guards: QUALITY,
         remedies: &remedies,
         measure: &measure,

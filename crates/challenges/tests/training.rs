@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use netproof_audit::repair::{Settings, State, prepare};
+use netproof_audit::repair::{Judgement, Settings, State, prepare};
 use netproof_audit::{
-    Candidate, Case, Change, Goal, Making, Plan, Policy, Retraining, RunFolder, Silent, Subject, Training, changed,
-    context, run, select,
+    AuditError, Candidate, Case, Change, Configured, Context, Direct, Goal, Making, Plan, Policy, Progress, Remedy,
+    Retraining, RunFolder, Silent, Subject, Training, changed, context, run, select,
 };
 use netproof_challenges::{CHECKS, GOALS, QUALITY, REMEDIES, training_registry};
 use netproof_core::{AuditDocument, Evidence, Finding, Need, Verdict};
@@ -174,13 +174,10 @@ fn every_remedy_proposes_what_can_be_made() {
     }
 }
 
-fn settings<'a>(
-    remedies: &'a [netproof_audit::Configured<dyn netproof_audit::Remedy>],
-    plans: &'a [Plan; 2],
-    goals: &[&str],
-) -> Settings<'a> {
+fn settings<'a>(remedies: &'a [Configured<dyn Remedy>], plans: &'a [Plan; 2], goals: &[&str]) -> Settings<'a> {
     Settings {
         goals: goals.iter().map(|id| GOALS.iter().find(|g: &&Goal| g.id == *id).unwrap()).collect(),
+        others: GOALS,
         guards: QUALITY,
         remedies,
         measure: &plans[0],
@@ -237,12 +234,63 @@ fn an_overfitted_network_is_repaired_and_proved_on_other_rows() {
     assert_eq!((again.model.unwrap().sha256().unwrap(), count()), (model.sha256().unwrap(), before));
 }
 
+/// Gives a network that is right and hardly dares to say so.
+struct Hesitates(Model);
+
+impl Remedy for Hesitates {
+    fn goals(&self) -> &'static [&'static str] {
+        &["overfitting"]
+    }
+
+    fn propose(&self, _: &Case<'_>, _: &Context<'_>) -> Result<Vec<Candidate>, AuditError> {
+        let file = self.0.scale_logits(1000.0)?.to_file()?;
+        let hesitating = Direct::new(move |_, _| Ok(Some(Model::from_file(file.clone())?)));
+        let (name, what) = ("hesitating".to_owned(), "Right, and unsure.".to_owned());
+        Ok(vec![Candidate { name, what, making: Making::Direct(hesitating) }])
+    }
+}
+
+#[test]
+fn what_a_repair_makes_worse_is_mended_without_training() {
+    // Right in part and about as sure as it should be, from few rows and few steps; and one that knows the task.
+    let trained = |rows: Dataset, epochs: u64| {
+        let recipe = Recipe { epochs, ..recipe() };
+        let network = mlp(&[10], &[16], 3, Activation::Relu, 1).unwrap();
+        let job = Job::new(&recipe, network, rows, None).unwrap();
+        train(&recipe, job, &Registry::default(), &RunOptions::default()).unwrap().model
+    };
+    let weak = trained(points(30, 9, None), 8);
+    let subject = Subject::new(weak, "weak", points(600, 2, None), None).unwrap();
+    let plans = [plan(&["performance"], false), plan(&["performance"], false)];
+    let good = trained(points(600, 77, None), 20);
+    let early = REMEDIES.iter().find(|e| e.card.id == "early-stopping").unwrap().card;
+    let hesitates = || Configured {
+        card: early,
+        method: Box::new(Hesitates(Model::from_file(good.to_file().unwrap()).unwrap())) as Box<dyn Remedy>,
+        options: "{}".to_owned(),
+    };
+    let temperature = select("remedy", REMEDIES, &["temperature-scaling".to_owned()], &[], &toml::Table::new());
+    let all: Vec<_> = std::iter::once(hesitates()).chain(temperature.unwrap()).collect();
+    for (remedies, mended) in [(all, true), (vec![hesitates()], false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let run_folder = RunFolder::open(folder.path()).unwrap();
+        let settings = settings(&remedies, &plans, &["overfitting"]);
+        let outcome =
+            prepare(&subject, &[], None, &settings, &Silent).unwrap().carry_out(&run_folder, &Silent).unwrap();
+        let names: Vec<&str> = outcome.tried.iter().map(|t| t.proposal.candidate.name.as_str()).collect();
+        let of = |metric: &str| outcome.changes.iter().find(|c| c.metric == metric).unwrap();
+        assert_eq!(of("accuracy").judgement, Judgement::Better, "{names:?}");
+        assert_eq!(names.contains(&"hesitating+temperature"), mended, "{names:?}");
+        assert_eq!(of("log_loss").judgement, if mended { Judgement::Better } else { Judgement::Worse });
+    }
+}
+
 /// A person who asks to end after some rows.
 struct Impatient {
     left: std::sync::atomic::AtomicI64,
 }
 
-impl netproof_audit::Progress for Impatient {
+impl Progress for Impatient {
     fn start(&self, _: &str, _: u64) {}
     fn advance(&self, steps: u64) {
         self.left.fetch_sub(steps as i64, std::sync::atomic::Ordering::Relaxed);
@@ -269,7 +317,7 @@ fn a_repair_that_a_person_ends_goes_on_with_the_same_bits() {
         let progress = Impatient { left: 2500.into() };
         match prepared.carry_out(&parts, &progress) {
             Ok(outcome) => break outcome,
-            Err(netproof_audit::AuditError::Interrupted) => interruptions += 1,
+            Err(AuditError::Interrupted) => interruptions += 1,
             Err(e) => panic!("{e}"),
         }
         assert!(interruptions < 1000, "no run goes on from the one before");
@@ -280,7 +328,7 @@ fn a_repair_that_a_person_ends_goes_on_with_the_same_bits() {
     // An audit that a person ends says so, and is no finding.
     let stopped = Impatient { left: (-1).into() };
     let audit = run(&subject, &plans[0], None, &stopped);
-    assert!(matches!(audit, Err(netproof_audit::AuditError::Interrupted)));
+    assert!(matches!(audit, Err(AuditError::Interrupted)));
 }
 
 #[test]
@@ -308,23 +356,19 @@ fn without_time_nothing_is_changed_and_without_training_data_nothing_is_tried() 
 fn rows_that_are_left_out_are_not_learnt_from() {
     let subject = overfitted();
     struct Clean;
-    impl netproof_audit::Remedy for Clean {
+    impl Remedy for Clean {
         fn goals(&self) -> &'static [&'static str] {
             &["overfitting"]
         }
 
-        fn propose(
-            &self,
-            _: &Case<'_>,
-            _: &netproof_audit::Context<'_>,
-        ) -> Result<Vec<Candidate>, netproof_audit::AuditError> {
+        fn propose(&self, _: &Case<'_>, _: &Context<'_>) -> Result<Vec<Candidate>, AuditError> {
             let without = (0..180).step_by(5).collect();
             let how = Retraining { without, ..Retraining::new([Change::set("epochs", 30)]) };
             Ok(vec![Candidate { name: "clean".into(), what: "Leaves out.".into(), making: Making::Train(how) }])
         }
     }
     let card = REMEDIES[0].card;
-    let remedies = [netproof_audit::Configured { card, method: Box::new(Clean) as _, options: "{}".into() }];
+    let remedies = [Configured { card, method: Box::new(Clean) as _, options: "{}".into() }];
     let plans = [plan(&["performance"], false), plan(&["performance"], false)];
     let settings = settings(&remedies, &plans, &["overfitting"]);
     let folder = tempfile::tempdir().unwrap();

@@ -115,6 +115,7 @@ impl Fix {
         let measure = plan(checks_of(&goals, QUALITY, &check_options)?);
         let settings = Settings {
             goals,
+            others: GOALS,
             guards: QUALITY,
             remedies: &remedies,
             measure: &measure,

@@ -139,7 +139,7 @@ mod tests {
         let options =
             VitOptions { image: [3, 12, 12], patch: 3, classes: 3, width: 16, depth: 6, heads: 2, mlp: 32, seed: 1 };
         let images = values(&[24, 3, 12, 12], 2);
-        let networks = [(deep, images.clone()), (vit(&options).unwrap(), images), (dropping(12), values(&[300, 8], 5))];
+        let networks = [(deep, images.clone()), (vit(&options).unwrap(), images), (dropping(40), values(&[300, 8], 5))];
         for (model, x) in networks {
             for training in [Some(3), None] {
                 let [with, without] = compare(&model, &x, training);
