@@ -189,6 +189,16 @@ mod tests {
         assert!(StochasticDepth { rate: 1.0 }.check().is_err());
     }
 
+    /// Equation 4: the first block goes with a part of the rate, the last one with all of it.
+    #[test]
+    fn the_rate_grows_linearly_with_the_depth() {
+        let net = with(resnet_cifar(8, Shortcut::Projection, [3, 8, 8], 4, 1).unwrap(), 0.6);
+        for (block, want) in [0.2f32, 0.4, 0.6].into_iter().enumerate() {
+            let rate = net.parameter(&format!("depth.{block}.ratio")).unwrap().as_f32().unwrap()[0];
+            assert!((rate - want).abs() < 1e-6, "block {block}: {rate}");
+        }
+    }
+
     #[test]
     fn outside_training_nothing_changes_and_no_parameter_is_new() {
         let net = || resnet_cifar(8, Shortcut::Projection, [3, 8, 8], 4, 1).unwrap();

@@ -99,6 +99,8 @@ mod tests {
         assert_eq!(stops_after(&two, false, &scores), Some(8));
         assert_eq!(stops_after(&two.clone().with("min_change", 0.07), false, &scores), Some(4));
         assert_eq!(stops_after(&two, true, &scores), Some(3));
+        let rises: Vec<f64> = scores.iter().map(|s| -s).collect();
+        assert_eq!(stops_after(&two.clone().with("min_change", 0.07), true, &rises), Some(4));
         assert_eq!(stops_after(&two, false, &[1.0, f64::NAN, f64::NAN]), Some(3));
         assert_eq!(stops_after(&Method::new("never"), false, &[f64::NAN; 50]), None);
     }
