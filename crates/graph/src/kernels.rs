@@ -31,5 +31,5 @@ mod weights;
 mod winograd;
 
 pub(crate) use task::alone;
-use task::{PRODUCTS, Shared, collected, parallel, with_scratch, worth};
+use task::{LINE, PRODUCTS, Shared, collected, parallel, with_scratch, worth};
 pub use vectors::vectorised;

@@ -73,21 +73,22 @@ impl Planes<'_> {
         let d = self.direct;
         let width = d.size[1] as isize;
         let lanes = S::F32_LANES.min(d.grid[1]);
-        for column in (0..d.grid[1]).step_by(S::F32_LANES) {
-            // The last vector may do some columns again.
-            let column = column.min(d.grid[1] - lanes);
-            let start = (column * T) as isize;
-            // The part of each of the `T` vectors of inputs that a tap meets inside the plane.
-            let mut masks = [[first(simd, 0); K]; T];
-            for t in 0..T {
-                for k in 0..K {
-                    let at = start + (t * S::F32_LANES) as isize + d.taps[k].1;
-                    let low = (-at).clamp(0, S::F32_LANES as isize);
-                    let high = (width - at).clamp(low, S::F32_LANES as isize);
-                    masks[t][k] = MemMask::new(simd.mask_between_m32s(low as u32, high as u32).mask());
+        // One plane after the other: it stays in the nearest cache while its columns go by.
+        for plane in self.planes.clone() {
+            for column in (0..d.grid[1]).step_by(S::F32_LANES) {
+                // The last vector may do some columns again.
+                let column = column.min(d.grid[1] - lanes);
+                let start = (column * T) as isize;
+                // The part of each of the `T` vectors of inputs that a tap meets inside the plane.
+                let mut masks = [[first(simd, 0); K]; T];
+                for t in 0..T {
+                    for k in 0..K {
+                        let at = start + (t * S::F32_LANES) as isize + d.taps[k].1;
+                        let low = (-at).clamp(0, S::F32_LANES as isize);
+                        let high = (width - at).clamp(low, S::F32_LANES as isize);
+                        masks[t][k] = MemMask::new(simd.mask_between_m32s(low as u32, high as u32).mask());
+                    }
                 }
-            }
-            for plane in self.planes.clone() {
                 self.plane::<S, K, T>(simd, plane, column, lanes, &masks);
             }
         }

@@ -11,13 +11,15 @@
 //! tiles of a direct convolution); the layout, with vectors over places, is ours.
 //! Scratch per thread: the padded images of a task, usually at most [`INSIDE`] floats, and 8 channels of their output.
 
+use std::ops::Range;
+
 use pulp::{MemMask, Simd, WithSimd};
 
 use super::depthwise;
 use super::epilogue::{Activation, Epilogue};
 use super::math::Function;
-use super::vectors::{arch, first, write};
-use super::{PRODUCTS, Shared, parallel, with_scratch, worth};
+use super::vectors::{arch, first, read, unrolled, write};
+use super::{LINE, PRODUCTS, Shared, parallel, with_scratch, worth};
 
 /// Floats of padded input that one task should hold.
 const INSIDE: usize = 1 << 16;
@@ -29,8 +31,10 @@ pub(super) const TASK: usize = 1 << 17;
 const PLACES: usize = 512;
 /// Least places of an image that is read where it lies.
 const PLAIN: usize = if cfg!(test) { 16 } else { 128 };
-/// Places of the widest tile of several channels.
-const WIDE: usize = 32;
+/// Places that make up vectors of any machine.
+const WIDE: usize = 16;
+/// Most taps of one part of a sum.
+const DEPTH: usize = if cfg!(test) { 48 } else { 640 };
 
 /// A sum over taps: `y[n, g, o, i, j] = Σ weight[g, o, c, t] · x[n, g, c, i · step + down(t), j · step + right(t)]`, where x is 0
 /// outside its plane.
@@ -235,8 +239,8 @@ impl Direct<'_> {
             let last = chunk + 1 == chunks;
             let images = if last { rest } else { layout.images };
             let offsets = if last && !partial.is_empty() { &partial } else { &whole };
-            let inside = self.inside * layout.channel(images) + SLACK;
-            let outside = self.grid[0] * images * layout.pitch + SLACK;
+            let inside = (self.inside * layout.channel(images) + SLACK).next_multiple_of(LINE);
+            let outside = (self.grid[0] * images * layout.pitch + SLACK).next_multiple_of(LINE);
             with_scratch(inside + 8 * outside, |scratch| {
                 let (scratch, result) = scratch.split_at_mut(inside);
                 arch.dispatch(Task {
@@ -267,10 +271,10 @@ struct Task<'a> {
     x: &'a [f32],
     first: usize,
     images: usize,
-    groups: std::ops::Range<usize>,
+    groups: Range<usize>,
     /// The one at work.
     group: usize,
-    channels: std::ops::Range<usize>,
+    channels: Range<usize>,
     offsets: &'a [u32],
     /// The largest of them.
     farthest: usize,
@@ -316,7 +320,7 @@ impl Task<'_> {
         while channel < self.channels.end {
             let left = self.channels.end - channel;
             let rows = match (S::F32_LANES, left) {
-                (16, 8..) => self.block::<S, 8, 2>(simd, channel, line),
+                (16, 8..) => self.block::<S, 8, 3>(simd, channel, line),
                 (_, 4..) => self.block::<S, 4, 2>(simd, channel, line),
                 (_, 2..) => self.block::<S, 2, 4>(simd, channel, line),
                 _ => self.block::<S, 1, 6>(simd, channel, line),
@@ -333,49 +337,80 @@ impl Task<'_> {
     fn block<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize) -> usize {
         let places = self.direct.grid[0] * self.images * self.layout.pitch;
         let width = V * S::F32_LANES;
-        let whole = places / width * width;
-        for place in (0..whole).step_by(width) {
-            self.tile::<S, R, V>(simd, channel, line, place);
-        }
-        // The rest in narrow tiles, so that little of the last vector is wasted.
-        let mut place = whole;
-        while place < places {
-            if places - place > S::F32_LANES {
-                self.tile::<S, R, 2>(simd, channel, line, place);
-                place += 2 * S::F32_LANES;
-            } else {
-                self.tile::<S, R, 1>(simd, channel, line, place);
-                place += S::F32_LANES;
+        let depth = self.offsets.len();
+        // Parts of the sum whose weights stay in the nearest cache.
+        let each = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
+        let mut from = 0;
+        loop {
+            let range = from..(from + each).min(depth);
+            let mut place = 0;
+            while place + width <= places {
+                self.tile::<S, R, V>(simd, channel, line, place, range.clone());
+                place += width;
+            }
+            // The rest in narrow tiles, so that little of the last vector is wasted.
+            while place < places {
+                if places - place > S::F32_LANES {
+                    self.tile::<S, R, 2>(simd, channel, line, place, range.clone());
+                    place += 2 * S::F32_LANES;
+                } else {
+                    self.tile::<S, R, 1>(simd, channel, line, place, range.clone());
+                    place += S::F32_LANES;
+                }
+            }
+            from = range.end;
+            if from == depth {
+                return R;
             }
         }
-        R
     }
 
-    /// `V` vectors of places of `R` channels.
+    /// A part of the sum of `V` vectors of places of `R` channels.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize, place: usize) {
+    fn tile<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        channel: usize,
+        line: usize,
+        place: usize,
+        range: Range<usize>,
+    ) {
         let d = self.direct;
         let depth = self.offsets.len();
         let weight = &d.weight[(self.group * d.outside + channel) * depth..][..R * depth];
-        let weights: [&[f32]; R] = std::array::from_fn(|r| &weight[r * depth..][..depth]);
         let width = V * S::F32_LANES;
         let places = self.start.map_or(&*self.scratch, |start| &self.x[start..]);
-        assert!(self.farthest + place + width <= places.len());
+        assert!(self.farthest + place + width <= places.len() && range.start <= range.end && range.end <= depth);
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for (k, &offset) in self.offsets.iter().enumerate() {
-            // SAFETY: no offset is more than the farthest, from which `place + width` elements on were checked.
-            let from = unsafe { places.as_ptr().add(offset as usize + place) };
+        if range.start > 0 {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let from = &self.result[r * line + place..][..width];
+                for (from, sum) in from.chunks_exact(S::F32_LANES).zip(sums) {
+                    *sum = read(simd, from);
+                }
+            }
+        }
+        // SAFETY: `range` is within the `depth` numbers of each of the `R` lines of weights, and of the offsets.
+        let (weights, offsets) = unsafe {
+            let weights: [*const f32; R] = std::array::from_fn(|r| weight.as_ptr().add(r * depth + range.start));
+            (weights, self.offsets.as_ptr().add(range.start))
+        };
+        for k in 0..range.len() {
+            // SAFETY: as above for the offset; none is more than the farthest, from which `place + width` elements on were
+            // checked.
+            let from = unsafe { places.as_ptr().add(*offsets.add(k) as usize + place) };
             let mut x = [simd.splat_f32s(0.0); V];
             for (v, x) in x.iter_mut().enumerate() {
                 // SAFETY: as above.
                 *x = unsafe { from.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
             }
-            for r in 0..R {
-                let w = simd.splat_f32s(weights[r][k]);
+            unrolled!(r < R, {
+                // SAFETY: as above.
+                let w = simd.splat_f32s(unsafe { *weights[r].add(k) });
                 for v in 0..V {
                     sums[r][v] = simd.mul_add_e_f32s(w, x[v], sums[r][v]);
                 }
-            }
+            });
         }
         for (r, sums) in sums.iter().enumerate() {
             let to = &mut self.result[r * line + place..][..width];
@@ -434,24 +469,157 @@ pub(super) fn pad<S: Simd>(simd: S, d: &Direct<'_>, l: &Layout, x: &[f32], at: I
         for block in &l.blocks {
             let to = (channel * l.used + block.slot) * size + block.top * across + block.before;
             let from = first + block.y0 * width + block.x0;
-            let line = Line::new(simd, block.count);
-            // In the order of scratch memory: what a vector writes behind its row is zero, or written later.
-            for y in 0..block.rows {
-                for n in 0..at.count {
-                    let from = &x[from + y * l.rows.step * width + n * image..];
-                    let to = &mut scratch[to + y * across + n * l.pitch..];
-                    match l.columns.step {
-                        1 => line.copy(simd, from, to),
-                        2 => halve(from, block.count, to),
-                        step => {
-                            for (to, from) in to.iter_mut().zip(from.iter().step_by(step)).take(block.count) {
-                                *to = *from;
-                            }
-                        }
-                    }
-                }
+            let rows = Rows {
+                rows: block.rows,
+                images: at.count,
+                len: block.count,
+                from: [l.rows.step * width, image],
+                to: [across, l.pitch],
+            };
+            match l.columns.step {
+                1 => rows.copy(simd, &x[from..], &mut scratch[to..]),
+                2 => rows.halve(simd, &x[from..], &mut scratch[to..]),
+                step => rows.each(|from_at, to_at| {
+                    let from = x[from + from_at..].iter().step_by(step).take(block.count);
+                    scratch[to + to_at..].iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                }),
             }
         }
+    }
+}
+
+/// Rows of images to be copied.
+struct Rows {
+    rows: usize,
+    images: usize,
+    /// Elements of a row.
+    len: usize,
+    /// From one row, and from one image, to the next: where they are, and where they go.
+    from: [usize; 2],
+    to: [usize; 2],
+}
+
+impl Rows {
+    /// Calls `work` with the place of each row on both sides, in the order in which they go.
+    #[inline(always)]
+    fn each(&self, mut work: impl FnMut(usize, usize)) {
+        for y in 0..self.rows {
+            for n in 0..self.images {
+                work(y * self.from[0] + n * self.from[1], y * self.to[0] + n * self.to[1]);
+            }
+        }
+    }
+
+    /// The place of the last row, of rows that are `steps` apart.
+    fn last(&self, steps: [usize; 2]) -> usize {
+        (self.rows - 1) * steps[0] + (self.images - 1) * steps[1]
+    }
+
+    /// Copies rows as they are. Behind the last element of each zeros are written, less than a vector of them: what is there
+    /// is zero, or written later.
+    #[inline(always)]
+    fn copy<S: Simd>(&self, simd: S, from: &[f32], to: &mut [f32]) {
+        let line = Line::new(simd, self.len);
+        let (from_end, to_end) = (self.last(self.from) + self.len, self.last(self.to) + line.room());
+        assert!(from_end <= from.len() && to_end <= to.len());
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        self.each(
+            #[inline(always)]
+            // SAFETY: no row is behind the last one, for which there is room on both sides.
+            |from_at, to_at| unsafe { line.copy_at(simd, from.add(from_at), to.add(to_at)) },
+        );
+    }
+
+    /// Copies every second element, `len` of them.
+    #[inline(always)]
+    fn halve<S: Simd>(&self, _: S, from: &[f32], to: &mut [f32]) {
+        let (from_end, to_end) = (self.last(self.from) + 2 * self.len, self.last(self.to) + self.len);
+        assert!(from_end <= from.len() + 1 && to_end <= to.len());
+        // Vectors read the element behind the last one as well, if it is there.
+        let whole = if from_end <= from.len() { self.len } else { self.len - 1 };
+        let sixteens = if S::F32_LANES == 16 && has_sixteen() { whole / 16 } else { 0 };
+        let (fours, whole) = ((whole - 16 * sixteens) / 4, whole / 4 * 4);
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        self.each(
+            #[inline(always)]
+            |from_at, to_at| {
+                // SAFETY: no row is behind the last one, for which there is room on both sides; the machine has the vectors
+                // of sixteen where there are any.
+                unsafe {
+                    let (from, to) = (from.add(from_at), to.add(to_at));
+                    for i in 0..sixteens {
+                        halve16(from.add(32 * i), to.add(16 * i));
+                    }
+                    for i in 4 * sixteens..4 * sixteens + fours {
+                        halve4(from.add(8 * i), to.add(4 * i));
+                    }
+                    for i in whole..self.len {
+                        *to.add(i) = *from.add(2 * i);
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// Whether [`halve16`] may be called.
+fn has_sixteen() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Copies every second of 32 elements.
+/// # Safety
+/// There are 32 at `from`, and room for 16 at `to`; the machine has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn halve16(from: *const f32, to: *mut f32) {
+    use std::arch::x86_64::{_mm512_loadu_ps, _mm512_permutex2var_ps, _mm512_set_epi32, _mm512_storeu_ps};
+    let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pairs = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+        _mm512_storeu_ps(to, _mm512_permutex2var_ps(pairs.0, even, pairs.1));
+    }
+}
+
+/// As above.
+/// # Safety
+/// As above.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn halve16(from: *const f32, to: *mut f32) {
+    for i in 0..16 {
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(i) = *from.add(2 * i) };
+    }
+}
+
+/// Copies every second of eight elements.
+/// # Safety
+/// There are eight at `from`, and room for four at `to`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn halve4(from: *const f32, to: *mut f32) {
+    use std::arch::x86_64::{_mm_loadu_ps, _mm_shuffle_ps, _mm_storeu_ps};
+    // SAFETY: the caller's promise; SSE is part of x86-64.
+    unsafe {
+        let pairs = (_mm_loadu_ps(from), _mm_loadu_ps(from.add(4)));
+        _mm_storeu_ps(to, _mm_shuffle_ps::<0b10_00_10_00>(pairs.0, pairs.1));
+    }
+}
+
+/// As above.
+/// # Safety
+/// As above.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn halve4(from: *const f32, to: *mut f32) {
+    for i in 0..4 {
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(i) = *from.add(2 * i) };
     }
 }
 
@@ -469,24 +637,34 @@ impl<S: Simd> Line<S> {
         Self { len, whole: len / S::F32_LANES, tail: first(simd, rest) }
     }
 
+    /// Elements of all vectors.
+    fn room(&self) -> usize {
+        self.len.next_multiple_of(S::F32_LANES)
+    }
+
     /// Copies the row at the beginning of `from`. Behind its last element zeros are written, less than a vector of them.
     #[inline(always)]
     pub(super) fn copy(&self, simd: S, from: &[f32], to: &mut [f32]) {
-        let vectors = self.len.div_ceil(S::F32_LANES);
-        assert!(from.len() >= self.len && to.len() >= vectors * S::F32_LANES);
-        let at = |v: usize| v * S::F32_LANES;
-        for v in 0..self.whole {
-            // SAFETY: both slices have the whole vectors.
-            unsafe {
-                let x = from.as_ptr().add(at(v)).cast::<S::f32s>().read_unaligned();
-                to.as_mut_ptr().add(at(v)).cast::<S::f32s>().write_unaligned(x);
-            }
+        assert!(from.len() >= self.len && to.len() >= self.room());
+        // SAFETY: both slices are as long as they must be.
+        unsafe { self.copy_at(simd, from.as_ptr(), to.as_mut_ptr()) }
+    }
+
+    /// [`Self::copy`] without a look at lengths.
+    /// # Safety
+    /// The row is at `from`, and there is room for all vectors at `to`.
+    #[inline(always)]
+    unsafe fn copy_at(&self, simd: S, from: *const f32, to: *mut f32) {
+        let whole = self.whole * S::F32_LANES;
+        for at in (0..whole).step_by(S::F32_LANES) {
+            // SAFETY: both sides have the whole vectors.
+            unsafe { to.add(at).cast::<S::f32s>().write_unaligned(from.add(at).cast::<S::f32s>().read_unaligned()) }
         }
-        if vectors > self.whole {
-            // SAFETY: the mask covers what is left of the row, and `to` has one more vector.
+        if self.len > whole {
+            // SAFETY: the mask covers what is left of the row, and there is room for one more vector.
             unsafe {
-                let x = simd.mask_load_ptr_f32s(self.tail, from.as_ptr().add(at(self.whole)));
-                to.as_mut_ptr().add(at(self.whole)).cast::<S::f32s>().write_unaligned(x);
+                let x = simd.mask_load_ptr_f32s(self.tail, from.add(whole));
+                to.add(whole).cast::<S::f32s>().write_unaligned(x);
             }
         }
     }
@@ -532,23 +710,3 @@ impl<S: Simd> Line<S> {
         }
     }
 }
-
-/// Every second element of `from`, `count` of them; behind the last one zeros are written, less than [`HALVED`] of them.
-#[inline(always)]
-fn halve(from: &[f32], count: usize, to: &mut [f32]) {
-    for first in (0..count).step_by(HALVED) {
-        let (from, to, left) = (&from[2 * first..], &mut to[first..], count - first);
-        if let (Some(from), Some(to)) = (from.first_chunk::<{ 2 * HALVED }>(), to.first_chunk_mut::<HALVED>()) {
-            for i in 0..HALVED {
-                to[i] = if i < left { from[2 * i] } else { 0.0 };
-            }
-        } else {
-            for (to, from) in to.iter_mut().zip(from.iter().step_by(2)).take(left) {
-                *to = *from;
-            }
-        }
-    }
-}
-
-/// Elements that [`halve`] takes in one step.
-const HALVED: usize = 16;

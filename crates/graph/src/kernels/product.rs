@@ -2,8 +2,9 @@
 //!
 //! # Source
 //! Goto and van de Geijn, ACM TOMS 34(3), 2008: columns of `B` are packed so that they stay in the second-level cache, and
-//! a tile of `C` stays in registers. Scratch per thread: [`DEPTH`] × [`GROUP`] panels of `B`, at most 400 KiB; and all of
-//! `A` once, where it is turned or read often.
+//! a tile of `C` stays in registers. Scratch per thread: [`DEPTH`] × [`GROUP`] panels of `B`, at most 400 KiB; all of `A`
+//! once, where it is turned or read often; all of `B` once, where several tasks read it; and [`PARTS`] times `C` where the
+//! inner size is much larger than both others.
 
 use std::ops::Range;
 
@@ -12,8 +13,8 @@ use pulp::{Simd, WithSimd};
 use super::epilogue::Epilogue;
 use super::math::Function;
 use super::transpose::transpose;
-use super::vectors::{arch, lanes, read, write};
-use super::{PRODUCTS, Shared, parallel, with_scratch, worth};
+use super::vectors::{arch, lanes, read, unrolled, write};
+use super::{LINE, PRODUCTS, Shared, alone, parallel, with_scratch, worth};
 
 /// Rows of `B` that are packed at once.
 const DEPTH: usize = 768;
@@ -21,11 +22,22 @@ const DEPTH: usize = 768;
 const GROUP: usize = 4;
 /// Most lanes of a vector of any machine.
 const LANES: usize = 16;
+/// Rows of a tile of such vectors where `A` is packed.
+const PACKED: usize = 12;
 /// Elements behind a packed panel.
 const SLACK: usize = 64;
 
 /// Most rows for which packing `B` does not pay.
 const FEW: usize = 4;
+/// Panels up to which a row of `A` that lies along the inner axis is read where it is.
+const PANELS: usize = 6;
+/// Floats that stay in the second-level cache.
+const NEAR: usize = if cfg!(test) { 1 << 12 } else { 1 << 17 };
+/// Most parts of the inner axis that are summed apart, and the least size of one.
+const PARTS: usize = 8;
+const PART: usize = if cfg!(test) { 200 } else { 512 };
+/// Most elements of `C` for which that is done.
+const SMALL: usize = 1 << 16;
 
 /// A matrix in memory.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +58,16 @@ impl<'a> Matrix<'a> {
 
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.columns, columns: self.rows, row_step: self.column_step, column_step: self.row_step, ..self }
+    }
+
+    /// Some of its columns.
+    fn columns_of(self, range: Range<usize>) -> Self {
+        self.transposed().rows_of(range).transposed()
+    }
+
+    /// Some of its rows.
+    fn rows_of(self, range: Range<usize>) -> Self {
+        Self { data: &self.data[range.start * self.row_step..], rows: range.len(), ..self }
     }
 
     /// Writes rows `depth` of the columns `first..first + count` to `out`, `width` apart.
@@ -75,7 +97,70 @@ pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, epilogue: Epilogue<'_>, c: &
     if a.rows <= FEW && b.row_step == 1 && a.column_step == 1 {
         dots(a, b, epilogue, c);
     } else if !c.is_empty() {
-        Product { left: a, right: b, epilogue }.run(Shared::new(c));
+        let parts = (a.columns / PART).min(PARTS);
+        if parts > 1 && c.len() <= SMALL && a.columns >= 8 * a.rows.max(b.columns) {
+            deep(a, b, parts, epilogue, c);
+        } else {
+            Product { left: a, right: b, epilogue }.run(Shared::new(c));
+        }
+    }
+}
+
+/// A product of which the inner size is much larger than the others: sums over parts of it, each a task, are added up.
+fn deep(a: Matrix<'_>, b: Matrix<'_>, parts: usize, epilogue: Epilogue<'_>, c: &mut [f32]) {
+    let each = a.columns.div_ceil(parts);
+    let parts = a.columns.div_ceil(each);
+    with_scratch(parts * c.len(), |sums| {
+        let all = Shared::new(sums);
+        parallel(parts, a.columns * c.len() / PRODUCTS, |part| {
+            let range = part * each..((part + 1) * each).min(a.columns);
+            // SAFETY: each part has its own sums.
+            let sums = unsafe { all.part(part * c.len(), c.len()) };
+            let (left, right) = (a.columns_of(range.clone()), b.rows_of(range));
+            alone(|| Product { left, right, epilogue: Epilogue::default() }.run(Shared::new(sums)));
+        });
+        let columns = b.columns;
+        arch().dispatch(
+            #[inline(always)]
+            || {
+                let (first, rest) = sums.split_at_mut(c.len());
+                for part in rest.chunks_exact(c.len()) {
+                    first.iter_mut().zip(part).for_each(|(a, b)| *a += b);
+                }
+            },
+        );
+        for (row, c) in c.chunks_exact_mut(columns).enumerate() {
+            let at = row * columns;
+            arch().dispatch(Finish { epilogue, from: &sums[at..at + columns], at, c });
+        }
+    });
+}
+
+/// A row of sums with what follows.
+struct Finish<'a> {
+    epilogue: Epilogue<'a>,
+    from: &'a [f32],
+    /// Where the row begins in C.
+    at: usize,
+    c: &'a mut [f32],
+}
+
+impl WithSimd for Finish<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let e = self.epilogue;
+        for from in (0..self.c.len()).step_by(S::F32_LANES) {
+            let to = from..(from + S::F32_LANES).min(self.c.len());
+            let mut x = read(simd, &self.from[to.clone()]);
+            if let Some(bias) = e.bias {
+                x = simd.add_f32s(x, read(simd, &bias[to.clone()]));
+            }
+            if let Some(residual) = e.residual {
+                x = simd.add_f32s(x, read(simd, &residual[self.at + to.start..self.at + to.end]));
+            }
+            write(simd, &mut self.c[to], e.activation.apply(simd, x));
+        }
     }
 }
 
@@ -167,30 +252,46 @@ impl Product<'_> {
         let (rows, depth, columns) = (self.left.rows, self.left.columns, self.right.columns);
         let arch = arch();
         let lanes = lanes();
-        let (tile_rows, most) = if lanes == LANES { (8, 2) } else { (4, 3) };
+        let most = if lanes == LANES { 2 } else { 3 };
         // Panels of equal width, so that no vector is nearly empty.
         let vectors = columns.div_ceil(lanes);
         let wide = vectors.div_ceil(vectors.div_ceil(most));
         let width = wide * lanes;
         let panels = columns.div_ceil(width);
+        let packs = self.left.column_step != 1 || panels > PANELS;
+        let tile_rows = match (lanes, packs) {
+            (LANES, true) => PACKED,
+            (LANES, false) => 8,
+            _ => 4,
+        };
         let operations = rows.saturating_mul(depth).saturating_mul(columns) / PRODUCTS;
-        // Enough tasks for any usual machine, in a number that depends on the shape alone.
+        // Enough tasks for any usual machine, in a number that depends on the shape alone. Where B stays near, tasks are
+        // blocks of rows; else groups of panels of columns, against as many rows as stay near.
         let small = !worth(operations);
-        let group = if panels >= 64 * GROUP { GROUP } else { panels.div_ceil(64).max(1) };
-        let group = if small { GROUP.max(panels.min(2 * GROUP)) } else { group };
-        let column_tasks = panels.div_ceil(group);
         let row_tiles = rows.div_ceil(tile_rows);
-        let few = small || column_tasks >= 32;
-        let row_tasks = if few { 1 } else { (64 / column_tasks).clamp(1, row_tiles.div_ceil(4)) };
+        let together = panels * width * depth <= NEAR && row_tiles >= 16;
+        let group = if panels >= 64 * GROUP { GROUP } else { panels.div_ceil(64).max(1) };
+        let group = match (small, together) {
+            (true, _) => GROUP.max(panels.min(2 * GROUP)),
+            (_, true) => panels,
+            (_, false) => group,
+        };
+        let column_tasks = panels.div_ceil(group);
+        let near = (NEAR / (tile_rows * depth)).max(1);
+        let row_tasks = match small {
+            true => 1,
+            false if column_tasks >= 32 => row_tiles.div_ceil(near),
+            false => (64 / column_tasks).max(row_tiles.div_ceil(near)).clamp(1, row_tiles.div_ceil(4)),
+        };
         let tiles_each = row_tiles.div_ceil(row_tasks);
         let row_tasks = row_tiles.div_ceil(tiles_each);
-        let packs = self.left.column_step != 1 || panels > 6;
         let len = if packs { row_tiles * tile_rows * depth } else { 0 };
         // What several tasks read is packed once.
         let shares = row_tasks > 1;
         let whole = if shares { panels * width * depth + SLACK } else { 0 };
-        with_scratch(len + whole, |packed| {
-            let (packed, right) = packed.split_at_mut(len);
+        with_scratch(len.next_multiple_of(LINE) + whole, |packed| {
+            let (packed, right) = packed.split_at_mut(len.next_multiple_of(LINE));
+            let packed = &mut packed[..len];
             if packs {
                 pack_left(self.left, tile_rows, packed);
             }
@@ -199,7 +300,8 @@ impl Product<'_> {
             }
             let (packed, right) = (&*packed, &*right);
             parallel(column_tasks * row_tasks, operations, |task| {
-                let (column_task, row_task) = (task / row_tasks, task % row_tasks);
+                // One after the other against the same rows.
+                let (row_task, column_task) = (task / column_tasks, task % column_tasks);
                 let tiles = row_task * tiles_each..((row_task + 1) * tiles_each).min(row_tiles);
                 let panels = column_task * group..((column_task + 1) * group).min(panels);
                 // The scratch is lent out here: inside the dispatched part a closure would be compiled without vectors.
@@ -269,13 +371,14 @@ impl WithSimd for Task<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Larger tiles would not be unrolled, and their sums would go through memory.
-        match (S::F32_LANES, self.wide) {
-            (LANES, 1) => self.run::<S, 8, 1>(simd),
-            (LANES, _) => self.run::<S, 8, 2>(simd),
-            (_, 1) => self.run::<S, 4, 1>(simd),
-            (_, 2) => self.run::<S, 4, 2>(simd),
-            (_, _) => self.run::<S, 4, 3>(simd),
+        match (S::F32_LANES, self.wide, self.packed.is_some()) {
+            (LANES, 1, true) => self.run::<S, PACKED, 1>(simd),
+            (LANES, _, true) => self.run::<S, PACKED, 2>(simd),
+            (LANES, 1, false) => self.run::<S, 8, 1>(simd),
+            (LANES, _, false) => self.run::<S, 8, 2>(simd),
+            (_, 1, _) => self.run::<S, 4, 1>(simd),
+            (_, 2, _) => self.run::<S, 4, 2>(simd),
+            (_, _, _) => self.run::<S, 4, 3>(simd),
         }
     }
 }
@@ -286,10 +389,12 @@ impl Task<'_> {
         let p = self.product;
         let width = V * S::F32_LANES;
         let depth = p.left.columns;
-        let each = DEPTH.min(depth) * width;
+        // Parts of equal size.
+        let most = depth.div_ceil(depth.div_ceil(DEPTH));
+        let each = most * width;
         let columns = |panel: usize| (panel * width, width.min(p.right.columns - panel * width));
-        for from in (0..depth).step_by(DEPTH) {
-            let range = from..(from + DEPTH).min(depth);
+        for from in (0..depth).step_by(most) {
+            let range = from..(from + most).min(depth);
             for (i, panel) in self.panels.clone().enumerate().filter(|_| self.right.is_none()) {
                 let (first, count) = columns(panel);
                 p.right.pack(range.clone(), first, count, width, &mut self.scratch[i * each..]);
@@ -332,32 +437,31 @@ impl Task<'_> {
     ) {
         let p = self.product;
         // All numbers of sums are constants: otherwise the sums would live in memory from the beginning.
-        for r in 0..R {
-            if r == rows.len() {
-                break;
-            }
-            let at = (rows.start + r) * p.right.columns + column;
-            for v in 0..V {
-                let from = v * S::F32_LANES;
-                let len = S::F32_LANES.min(count.saturating_sub(from));
-                // SAFETY: rows are apart, and each pair of tile and panel belongs to one task.
-                let to = unsafe { self.to.part(at + from.min(count), len) };
-                let mut x = sums[r][v];
-                if !first {
-                    x = simd.add_f32s(x, read(simd, to));
-                }
-                if last {
-                    if let Some(bias) = p.epilogue.bias {
-                        x = simd.add_f32s(x, read(simd, &bias[column + from.min(count)..][..len]));
+        unrolled!(r < R, {
+            if r < rows.len() {
+                let at = (rows.start + r) * p.right.columns + column;
+                for v in 0..V {
+                    let from = v * S::F32_LANES;
+                    let len = S::F32_LANES.min(count.saturating_sub(from));
+                    // SAFETY: rows are apart, and each pair of tile and panel belongs to one task.
+                    let to = unsafe { self.to.part(at + from.min(count), len) };
+                    let mut x = sums[r][v];
+                    if !first {
+                        x = simd.add_f32s(x, read(simd, to));
                     }
-                    if let Some(residual) = p.epilogue.residual {
-                        x = simd.add_f32s(x, read(simd, &residual[at + from.min(count)..][..len]));
+                    if last {
+                        if let Some(bias) = p.epilogue.bias {
+                            x = simd.add_f32s(x, read(simd, &bias[column + from.min(count)..][..len]));
+                        }
+                        if let Some(residual) = p.epilogue.residual {
+                            x = simd.add_f32s(x, read(simd, &residual[at + from.min(count)..][..len]));
+                        }
+                        x = p.epilogue.activation.apply(simd, x);
                     }
-                    x = p.epilogue.activation.apply(simd, x);
+                    write(simd, to, x);
                 }
-                write(simd, to, x);
             }
-        }
+        });
     }
 }
 
@@ -367,12 +471,12 @@ fn tile_packed<S: Simd, const R: usize, const V: usize>(simd: S, a: &[f32], b: &
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     let (b, _) = S::as_simd_f32s(b);
     for (a, b) in a.chunks_exact(R).zip(b.chunks_exact(V)) {
-        for r in 0..R {
+        unrolled!(r < R, {
             let x = simd.splat_f32s(a[r]);
             for v in 0..V {
                 sums[r][v] = simd.mul_add_e_f32s(x, b[v], sums[r][v]);
             }
-        }
+        });
     }
     sums
 }
@@ -389,14 +493,17 @@ fn tile_rows<S: Simd, const R: usize, const V: usize>(
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     let (b, _) = S::as_simd_f32s(b);
     let depth = b.len() / V;
-    let lines: [&[f32]; R] = std::array::from_fn(|r| &a[r.min(rows - 1) * step..][..depth]);
+    assert!(rows > 0 && (rows - 1) * step + depth <= a.len());
+    // SAFETY: the last row was checked, and no other is behind it.
+    let lines: [*const f32; R] = std::array::from_fn(|r| unsafe { a.as_ptr().add(r.min(rows - 1) * step) });
     for (k, b) in b.chunks_exact(V).enumerate() {
-        for r in 0..R {
-            let x = simd.splat_f32s(lines[r][k]);
+        unrolled!(r < R, {
+            // SAFETY: each row has `depth` numbers, of which this is number `k`.
+            let x = simd.splat_f32s(unsafe { *lines[r].add(k) });
             for v in 0..V {
                 sums[r][v] = simd.mul_add_e_f32s(x, b[v], sums[r][v]);
             }
-        }
+        });
     }
     sums
 }
@@ -408,7 +515,7 @@ mod tests {
     use super::*;
 
     /// Rows, inner size, columns: odd ones, one row, few rows, more than one block of the inner axis, many panels.
-    const SIZES: [[usize; 3]; 12] = [
+    const SIZES: [[usize; 3]; 15] = [
         [1, 1, 1],
         [1, 1568, 64],
         [3, 33, 17],
@@ -421,6 +528,9 @@ mod tests {
         [200, 64, 192],
         [130, 130, 700],
         [2, 5, 2100],
+        [20, 900, 33],
+        [33, 1650, 20],
+        [140, 330, 260],
     ];
 
     fn matrix(data: &[f32], rows: usize, columns: usize, turned: bool) -> Matrix<'_> {

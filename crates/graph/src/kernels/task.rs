@@ -38,17 +38,29 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// Floats of a line of the cache, which is also the widest vector: a vector that begins on one is read in one step.
+pub(crate) const LINE: usize = 16;
+
+/// A line of the cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct CacheLine([f32; LINE]);
+
 thread_local! {
-    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Vec<CacheLine>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends `len` floats of this thread's scratch memory, with whatever was in them.
+/// Lends `len` floats of this thread's scratch memory, with whatever was in them; they begin on a line of the cache.
 pub(crate) fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
     let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
+    let lines = len.div_ceil(LINE);
+    if buffer.len() < lines {
+        buffer.resize(lines, CacheLine([0.0; LINE]));
     }
-    let result = work(&mut buffer[..len]);
+    // SAFETY: a `CacheLine` is `LINE` floats without a gap, so the buffer's lines are at least `len` floats in a row, all
+    // initialised; they are borrowed from the buffer alone, which lives until `work` has ended.
+    let floats = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<f32>(), len) };
+    let result = work(floats);
     SCRATCH.with_borrow_mut(|all| all.push(buffer));
     result
 }

@@ -71,6 +71,22 @@ pub(crate) fn write<S: Simd>(simd: S, to: &mut [f32], value: S::f32s) {
     }
 }
 
+/// Repeats a block for each number `r` below the constant `R`, at most 16, each time with a number that is constant: what a
+/// loop of as many steps is not always made into, and then sums live in memory instead of registers.
+macro_rules! unrolled {
+    ($r:ident < $R:ident, $block:block) => {
+        unrolled!(@ $r $R $block 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $r:ident $R:ident $block:block $($n:literal)*) => {
+        const { assert!($R <= 16) };
+        $(if $n < $R {
+            let $r: usize = $n;
+            $block
+        })*
+    };
+}
+pub(crate) use unrolled;
+
 struct Lanes;
 
 impl WithSimd for Lanes {

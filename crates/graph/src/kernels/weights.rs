@@ -7,14 +7,16 @@
 //! Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC18, section II-J.
 //! Scratch per thread: one padded image and its gradient; sums of at most 8 tasks, each as large as the weight.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::convolution::Shape;
 use super::direct::{Direct, Images, Layout, Line, SLACK, TASK, Target, pad};
 use super::epilogue::Epilogue;
 use super::transpose::transpose;
-use super::vectors::{arch, lanes, read, write};
-use super::{PRODUCTS, Shared, parallel, with_scratch};
+use super::vectors::{arch, lanes, read, unrolled, write};
+use super::{LINE, PRODUCTS, Shared, parallel, with_scratch};
 
 /// Most elements of a weight that every task sums for itself; larger ones are divided among tasks.
 const SMALL: usize = 1 << 20;
@@ -25,6 +27,17 @@ const PLACES: usize = 128;
 const INSIDE: usize = 1 << 18;
 /// Output channels of a group for which vectors run over places instead of channels.
 const FEW: usize = 4;
+/// Places whose gradient stays in the nearest cache while all taps go by.
+const NEAR: usize = if cfg!(test) { 12 } else { 256 };
+
+/// Taps of a tile: whole rows of the kernel where they are usual ones, so that a place of memory serves a row.
+fn tile_of(s: &Shape) -> usize {
+    match s.kernel[1] {
+        3 => 12,
+        5 => 10,
+        _ => 8,
+    }
+}
 
 /// `weight [groups · outside, inside, kernel]` of `x [batch, groups · inside, input]` and the output's gradient.
 pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight: &mut [f32]) {
@@ -45,15 +58,16 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
     });
     let plane = padded[0] * padded[1];
     let wide = s.outside.next_multiple_of(lanes);
-    // Tiles of 8 taps, or of 16 where a place has only one vector of channels.
-    let tile = if wide == lanes { 16 } else { 8 };
+    let tile = tile_of(&s);
     let tiles = taps.div_ceil(tile);
     let offset = |tap: usize| {
         let (channel, place) = (tap / (s.kernel[0] * s.kernel[1]), tap % (s.kernel[0] * s.kernel[1]));
         let (ky, kx) = (place / s.kernel[1], place % s.kernel[1]);
         channel * plane + ky * s.dilation[0] * padded[1] + kx * s.dilation[1]
     };
-    let offsets: Vec<usize> = (0..tiles * tile).map(|t| offset(t.min(taps - 1))).collect();
+    // Rows behind the last one repeat it.
+    let along = if tile == 8 { 1 } else { s.kernel[1] };
+    let offsets: Vec<usize> = (0..tiles * tile).map(|t| offset(t.min(taps - along + t % along))).collect();
     // Tasks: some tiles of one group over some images. Their number depends on the shape alone.
     let splits = if taps * s.outside <= SMALL { 1 } else { 8 };
     let tiles_each = tiles.div_ceil(splits);
@@ -63,6 +77,7 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
     let part = tiles * tile * wide;
     let one = s.inside * plane + outputs * wide;
     let at_once = PLACES.div_ceil(outputs).min(INSIDE / one).clamp(1, images_each);
+    let inside_len = (at_once * s.inside * plane).next_multiple_of(LINE);
     let operations = s.batch * outputs * taps * s.outside * s.groups / PRODUCTS;
     with_scratch(image_tasks * s.groups * part, |sums| {
         let shared = Shared::new(sums);
@@ -74,8 +89,8 @@ pub(crate) fn weight_gradient(shape: Shape, x: &[f32], gradient: &[f32], weight:
             // SAFETY: tasks of different images, groups or tiles have different parts.
             let sums = unsafe { shared.part(at, tiles.len() * tile * wide) };
             sums.fill(0.0);
-            with_scratch(at_once * one, |scratch| {
-                let (inside, turned) = scratch.split_at_mut(at_once * s.inside * plane);
+            with_scratch(inside_len + at_once * outputs * wide, |scratch| {
+                let (inside, turned) = scratch.split_at_mut(inside_len);
                 let end = ((images + 1) * images_each).min(s.batch);
                 for first in (images * images_each..end).step_by(at_once) {
                     let at = Images { first, count: at_once.min(end - first), group };
@@ -191,7 +206,7 @@ struct Places<'a> {
     x: &'a [f32],
     gradient: &'a [f32],
     at: Images,
-    groups: std::ops::Range<usize>,
+    groups: Range<usize>,
     offsets: &'a [u32],
     inside: &'a mut [f32],
     /// The gradient of a channel, with zeros between its rows.
@@ -289,34 +304,35 @@ impl WithSimd for Tiles<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let s = self.shape;
         let outputs = s.output[0] * s.output[1];
-        if s.outside < self.wide {
-            self.turned.fill(0.0);
-        }
+        // Blocks of one or two vectors of channels, each with all its places in a row.
+        let most = if S::F32_LANES == 16 { 2 * S::F32_LANES } else { S::F32_LANES };
         for image in 0..self.at.count {
             self.pad(simd, image);
-            let from = ((self.at.first + image) * s.groups + self.at.group) * s.outside * outputs;
-            let turned = &mut self.turned[image * outputs * self.wide..];
-            transpose(s.outside, outputs, &self.gradient[from..], outputs, turned, self.wide);
         }
-        let vectors = self.wide / S::F32_LANES;
-        if vectors == 1 {
-            for tile in 0..self.offsets.len() / 16 {
-                self.tile::<S, 16, 1>(simd, tile, 0);
+        for channel in (0..self.wide).step_by(most) {
+            let width = most.min(self.wide - channel);
+            let turned = &mut self.turned[channel * self.at.count * outputs..][..self.at.count * outputs * width];
+            let count = width.min(s.outside - channel);
+            if count < width {
+                turned.fill(0.0);
             }
-            return;
+            for (image, turned) in turned.chunks_exact_mut(outputs * width).enumerate() {
+                let from = ((self.at.first + image) * s.groups + self.at.group) * s.outside + channel;
+                transpose(count, outputs, &self.gradient[from * outputs..], outputs, turned, width);
+            }
         }
-        // The gradient of a few channels stays near while all tiles of taps go by.
-        let mut from = 0;
-        while from < vectors {
-            let two = S::F32_LANES == 16 && vectors - from >= 2;
-            for tile in 0..self.offsets.len() / 8 {
-                if two {
-                    self.tile::<S, 8, 2>(simd, tile, from * S::F32_LANES);
+        // The gradient of some places of a few channels stays near while all taps go by.
+        let rows = self.at.count * s.output[0];
+        let each = (NEAR / s.output[1]).max(1);
+        for first in (0..rows).step_by(each) {
+            let rows = first..(first + each).min(rows);
+            for channel in (0..self.wide).step_by(most) {
+                if self.wide - channel >= most && most > S::F32_LANES {
+                    self.channels::<S, 2>(simd, rows.clone(), channel);
                 } else {
-                    self.tile::<S, 8, 1>(simd, tile, from * S::F32_LANES);
+                    self.channels::<S, 1>(simd, rows.clone(), channel);
                 }
             }
-            from += if two { 2 } else { 1 };
         }
     }
 }
@@ -347,49 +363,75 @@ impl Tiles<'_> {
         }
     }
 
+    /// All taps of `V` vectors of channels.
     #[inline(always)]
-    fn tile<S: Simd, const T: usize, const V: usize>(&mut self, simd: S, tile: usize, channel: usize) {
+    fn channels<S: Simd, const V: usize>(&mut self, simd: S, rows: Range<usize>, channel: usize) {
+        for tile in 0..self.offsets.len() / tile_of(self.shape) {
+            match self.shape.kernel[1] {
+                3 => self.tile::<S, 4, 3, V>(simd, rows.clone(), tile, channel),
+                5 => self.tile::<S, 2, 5, V>(simd, rows.clone(), tile, channel),
+                _ => self.tile::<S, 8, 1, V>(simd, rows.clone(), tile, channel),
+            }
+        }
+    }
+
+    /// Adds some rows of places to `J` rows of `K` taps of `V` vectors of channels.
+    #[inline(always)]
+    fn tile<S: Simd, const J: usize, const K: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        rows: Range<usize>,
+        tile: usize,
+        channel: usize,
+    ) {
         let s = self.shape;
         let row = self.padded[1];
-        let offsets: [usize; T] = std::array::from_fn(|t| self.offsets[tile * T + t]);
+        let offsets: [usize; J] = std::array::from_fn(|j| self.offsets[(tile * J + j) * K]);
         let farthest = offsets.iter().copied().max().unwrap_or(0);
-        let last = (s.output[0] - 1) * s.stride[0] * row + (s.output[1] - 1) * s.stride[1];
+        let (stride, dilation) = (s.stride[1], if K == 1 { 0 } else { s.dilation[1] });
+        let last = (s.output[0] - 1) * s.stride[0] * row + (s.output[1] - 1) * stride + (K - 1) * dilation;
         let plane = s.inside * self.padded[0] * row;
-        let outputs = s.output[0] * s.output[1];
+        let (outputs, width) = (s.output[0] * s.output[1], V * S::F32_LANES);
+        let turned = &self.turned[channel * self.at.count * outputs..][..self.at.count * outputs * width];
         assert!(
             farthest + last < plane
                 && self.at.count * plane <= self.inside.len()
-                && channel + V * S::F32_LANES <= self.wide
+                && rows.end <= self.at.count * s.output[0]
         );
-        assert!(self.turned.len() >= self.at.count * outputs * self.wide);
-        let mut sums = [[simd.splat_f32s(0.0); V]; T];
-        for y in 0..self.at.count * s.output[0] {
-            let (image, y) = (y / s.output[0], y % s.output[0]);
+        let mut sums = [[[simd.splat_f32s(0.0); V]; K]; J];
+        for y in rows {
+            let (image, row_of) = (y / s.output[0], y % s.output[0]);
             // SAFETY: `farthest + last` is within a padded image, and no place that is read is farther.
-            let x = unsafe { self.inside.as_ptr().add(image * plane + y * s.stride[0] * row) };
-            // SAFETY: the turned gradient has `wide` channels for each place.
-            let line = unsafe { self.turned.as_ptr().add((image * outputs + y * s.output[1]) * self.wide + channel) };
+            let x = unsafe { self.inside.as_ptr().add(image * plane + row_of * s.stride[0] * row) };
+            // SAFETY: as above.
+            let x: [*const f32; J] = std::array::from_fn(|j| unsafe { x.add(offsets[j]) });
+            // SAFETY: the turned gradient has `width` channels for each place of all rows.
+            let line = unsafe { turned.as_ptr().add(y * s.output[1] * width) };
             for i in 0..s.output[1] {
                 let mut g = [simd.splat_f32s(0.0); V];
                 for (v, g) in g.iter_mut().enumerate() {
-                    // SAFETY: as above; `channel` and the vectors behind it are within `wide`.
-                    *g = unsafe { line.add(i * self.wide + v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
-                }
-                for t in 0..T {
                     // SAFETY: as above.
-                    let x = simd.splat_f32s(unsafe { *x.add(offsets[t] + i * s.stride[1]) });
-                    for v in 0..V {
-                        sums[t][v] = simd.mul_add_e_f32s(x, g[v], sums[t][v]);
+                    *g = unsafe { line.add(i * width + v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
+                }
+                unrolled!(j < J, {
+                    for k in 0..K {
+                        // SAFETY: as above.
+                        let x = simd.splat_f32s(unsafe { *x[j].add(i * stride + k * dilation) });
+                        for v in 0..V {
+                            sums[j][k][v] = simd.mul_add_e_f32s(x, g[v], sums[j][k][v]);
+                        }
                     }
+                });
+            }
+        }
+        unrolled!(j < J, {
+            for k in 0..K {
+                let at = ((tile * J + j) * K + k) * self.wide + channel;
+                let (to, _) = S::as_mut_simd_f32s(&mut self.sums[at..at + width]);
+                for v in 0..V {
+                    to[v] = simd.add_f32s(to[v], sums[j][k][v]);
                 }
             }
-        }
-        for (t, sums) in sums.iter().enumerate() {
-            let at = (tile * T + t) * self.wide + channel;
-            let (to, _) = S::as_mut_simd_f32s(&mut self.sums[at..at + V * S::F32_LANES]);
-            for (to, &sum) in to.iter_mut().zip(sums) {
-                *to = simd.add_f32s(*to, sum);
-            }
-        }
+        });
     }
 }

@@ -35,8 +35,8 @@ use weight::{Taps, Weight};
 const BLOCK: usize = 16;
 /// Elements of a transformed tile.
 const TILE: usize = 16;
-/// Tiles that a step of the products takes at once.
-const ROWS: usize = 8;
+/// Tiles that a step of the products takes at once, or several times as many.
+const ROWS: usize = 4;
 /// Floats of transformed tiles of one task, such that they stay in the second-level cache.
 const NEAR: usize = if cfg!(test) { 1 << 14 } else { 1 << 18 };
 /// Floats of transformed tiles that all tasks share.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::super::Shared;
+use super::super::vectors::unrolled;
 use super::{BLOCK, Part, load, store};
 
 pub(super) struct Multiply<'a> {
@@ -35,78 +36,90 @@ impl WithSimd for Multiply<'_> {
             let u = &self.u[(self.element * self.outside + block * BLOCK) * self.inside..][..count * wide];
             // SAFETY: each element of a tile has its own sums, and each block of channels its part of them.
             let m = unsafe { self.m.part(self.element * to + block * tiles * BLOCK, count * tiles * BLOCK) };
-            match (S::F32_LANES, two) {
-                (BLOCK, true) => products::<S, 8, 2, 1>(simd, v, u, tiles, m),
-                (BLOCK, false) => products::<S, 8, 1, 1>(simd, v, u, tiles, m),
-                (_, _) => products::<S, 4, 1, 2>(simd, v, u, tiles, m),
+            let mut tile = 0;
+            while tile < tiles {
+                let left = tiles - tile;
+                tile += match (S::F32_LANES, two) {
+                    (BLOCK, true) if left >= 12 => products::<S, 12, 2, 1>(simd, v, u, tiles, tile, m),
+                    (BLOCK, true) if left >= 8 => products::<S, 8, 2, 1>(simd, v, u, tiles, tile, m),
+                    (BLOCK, true) => products::<S, 4, 2, 1>(simd, v, u, tiles, tile, m),
+                    (BLOCK, false) if left >= 8 => products::<S, 8, 1, 1>(simd, v, u, tiles, tile, m),
+                    (BLOCK, false) => products::<S, 4, 1, 1>(simd, v, u, tiles, tile, m),
+                    (_, _) => products::<S, 4, 1, 2>(simd, v, u, tiles, tile, m),
+                };
             }
             block += count;
         }
     }
 }
 
-/// Adds products of `R` numbers with `B` blocks of `V` vectors.
+/// Adds products of `R` numbers, `step` apart, with `B` blocks of `V` vectors.
+/// # Safety
+/// The numbers are at `a`, and 16 floats at each of `b`.
 #[inline(always)]
-fn add<S: Simd, const R: usize, const B: usize, const V: usize>(
+unsafe fn add<S: Simd, const R: usize, const B: usize, const V: usize>(
     simd: S,
-    a: [f32; R],
-    b: [&[f32]; B],
+    a: *const f32,
+    step: usize,
+    b: [*const f32; B],
     sums: &mut [[[S::f32s; V]; B]; R],
 ) {
     let mut right = [[simd.splat_f32s(0.0); V]; B];
     for i in 0..B {
         for v in 0..V {
-            right[i][v] = load(simd, b[i], v * S::F32_LANES);
+            // SAFETY: the caller's promise; `V` vectors are 16 floats.
+            right[i][v] = unsafe { b[i].add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
         }
     }
-    for r in 0..R {
-        let x = simd.splat_f32s(a[r]);
+    unrolled!(r < R, {
+        // SAFETY: the caller's promise.
+        let x = simd.splat_f32s(unsafe { *a.add(r * step) });
         for i in 0..B {
             for v in 0..V {
                 sums[r][i][v] = simd.mul_add_e_f32s(x, right[i][v], sums[r][i][v]);
             }
         }
-    }
+    });
 }
 
-/// `m[block][tile] = Σ v[c][tile] · u[block][c]`, with 16 output channels of a block as vectors.
+/// `m[block][tile] = Σ v[c][tile] · u[block][c]` of `R` tiles from `tile` on, with 16 output channels of a block as
+/// vectors; returns `R`.
 #[inline(always)]
 fn products<S: Simd, const R: usize, const B: usize, const V: usize>(
     simd: S,
     v: &[f32],
     u: &[f32],
     tiles: usize,
+    tile: usize,
     m: &mut [f32],
-) {
+) -> usize {
+    const { assert!(B > 0) };
     let each = u.len() / B;
-    for tile in (0..tiles).step_by(R) {
-        let mut sums = [[[simd.splat_f32s(0.0); V]; B]; R];
-        for (c, v) in v.chunks_exact(tiles * BLOCK).take(each / BLOCK / BLOCK).enumerate() {
-            let v = &v[tile * BLOCK..][..R * BLOCK];
-            let mut right = [&u[..0]; B];
-            for i in 0..B {
-                right[i] = &u[i * each + c * BLOCK * BLOCK..][..BLOCK * BLOCK];
-            }
-            for lane in 0..BLOCK {
-                let mut a = [0.0; R];
-                for r in 0..R {
-                    a[r] = v[r * BLOCK + lane];
-                }
-                let mut b = [&u[..0]; B];
-                for i in 0..B {
-                    b[i] = &right[i][lane * BLOCK..][..BLOCK];
-                }
-                add(simd, a, b, &mut sums);
-            }
-        }
-        for r in 0..R {
-            for i in 0..B {
-                for v in 0..V {
-                    store(simd, m, (i * tiles + tile + r) * BLOCK + v * S::F32_LANES, sums[r][i][v]);
-                }
+    let blocks = each / BLOCK / BLOCK;
+    assert!(tile + R <= tiles && blocks * tiles * BLOCK <= v.len() && V * S::F32_LANES == BLOCK);
+    let mut sums = [[[simd.splat_f32s(0.0); V]; B]; R];
+    for c in 0..blocks {
+        for lane in 0..BLOCK {
+            // SAFETY: block `c` of `v` has `tiles` times 16 numbers, and the `R` tiles are among them; block `c` of each
+            // block of `u` has 16 times 16.
+            unsafe {
+                let a = v.as_ptr().add((c * tiles + tile) * BLOCK + lane);
+                let b = std::array::from_fn(
+                    #[inline(always)]
+                    |i| u.as_ptr().add(i * each + (c * BLOCK + lane) * BLOCK),
+                );
+                add::<S, R, B, V>(simd, a, BLOCK, b, &mut sums);
             }
         }
     }
+    unrolled!(r < R, {
+        for i in 0..B {
+            for v in 0..V {
+                store(simd, m, (i * tiles + tile + r) * BLOCK + v * S::F32_LANES, sums[r][i][v]);
+            }
+        }
+    });
+    R
 }
 
 /// One element of the sums over tiles, for some blocks of output channels.
@@ -152,18 +165,20 @@ impl Correlate<'_> {
         for c in (0..self.inside).step_by(R) {
             let v = &v[c / BLOCK * tiles..][..tiles];
             let at = c % BLOCK;
+            assert!(at + R <= BLOCK && V * S::F32_LANES == BLOCK);
             let mut sums = [[[simd.splat_f32s(0.0); V]; B]; R];
             for tile in (0..tiles).step_by(BLOCK) {
-                let v = &v[tile..tile + BLOCK];
-                let mut a = [0.0; R];
-                a.copy_from_slice(&v[at..at + R]);
-                let mut b = [&g[..0]; B];
-                for i in 0..B {
-                    b[i] = &right[i][tile..tile + BLOCK];
+                // SAFETY: each tile has 16 numbers in `v`, of which `R` from `at` on are taken, and in each of `right`; all
+                // have `tiles` numbers.
+                unsafe {
+                    let b = std::array::from_fn(
+                        #[inline(always)]
+                        |i| right[i].as_ptr().add(tile),
+                    );
+                    add::<S, R, B, V>(simd, v.as_ptr().add(tile + at), 1, b, &mut sums);
                 }
-                add(simd, a, b, &mut sums);
             }
-            for r in 0..R {
+            unrolled!(r < R, {
                 for i in 0..B {
                     for v in 0..V {
                         let to = (i * self.inside + c + r) * BLOCK + v * S::F32_LANES;
@@ -174,7 +189,7 @@ impl Correlate<'_> {
                         store(simd, self.sums, to, sum);
                     }
                 }
-            }
+            });
         }
     }
 }
