@@ -20,9 +20,11 @@ mod error;
 pub mod harness;
 mod hyperplane;
 pub mod loss;
+pub mod motion;
 pub mod masking;
 pub(crate) mod noise_stability;
 pub mod oracle;
+pub mod possible;
 pub mod projection;
 pub mod protocol;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub mod protocols;
 pub mod report;
 mod rows;
 mod smallest;
+mod square;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod verify;

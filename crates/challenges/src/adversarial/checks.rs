@@ -3,6 +3,7 @@
 pub(crate) mod autoattack;
 pub(crate) mod corruptions;
 pub(crate) mod gradient_masking;
+pub(crate) mod minimal_perturbation;
 pub(crate) mod robust_accuracy;
 
 use netproof_audit::{AuditError, Context, Subject};

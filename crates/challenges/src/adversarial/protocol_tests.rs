@@ -176,10 +176,10 @@ fn out_of_time_is_no_error_and_an_earlier_run_goes_on() {
     let broken = 30 - first.standing().len();
     assert!(broken > 0);
     let mut again = harness(&v, threat, &x, &labels);
-    assert_eq!(again.replay("earlier run", first.adversarial()).unwrap(), broken);
+    assert_eq!(again.replay("earlier run", first.adversarial(), &[]).unwrap(), broken);
     // Under a smaller threat the same examples are not within it, and count for nothing.
     let mut smaller = harness(&v, threat.with_epsilon(0.01), &x, &labels);
-    assert_eq!(smaller.replay("earlier run", first.adversarial()).unwrap(), 0);
+    assert_eq!(smaller.replay("earlier run", first.adversarial(), &[]).unwrap(), 0);
 }
 
 fn report(model: &Model, epsilon: f64) -> (Tensor, Tensor, AttackReport, Vec<bool>, Vec<i64>) {

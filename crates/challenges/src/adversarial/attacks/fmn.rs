@@ -59,7 +59,7 @@ const LAST_GAMMA: f64 = 0.001;
 
 impl Attack for Fmn {
     fn norms(&self) -> &'static [Norm] {
-        &Norm::ALL
+        &Norm::OF_VECTORS
     }
 
     fn goal(&self) -> Goal {

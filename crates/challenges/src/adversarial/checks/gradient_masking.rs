@@ -160,13 +160,7 @@ pub(crate) fn experiments<'v, 'm: 'v>(
         return Ok(found);
     }
     // A change that reaches everything must break everything; between it and the threat, each larger one at least as much.
-    let features = harness.victim().row_len() as f64;
-    let unbounded = match threat.norm {
-        Norm::Linf => threat.width(),
-        Norm::L2 => threat.width() * features.sqrt(),
-        Norm::L1 => threat.width() * features,
-        Norm::L0 => features,
-    };
+    let unbounded = threat.reach(harness.victim().row_len());
     let (mut counts, mut margins) = (vec![broken], Vec::new());
     let mut epsilon = threat.epsilon;
     for e in [4.0 * threat.epsilon, unbounded] {
