@@ -10,7 +10,7 @@ pub mod attacks;
 pub mod certificates;
 pub(crate) mod certified_accuracy;
 pub mod certifier;
-pub(crate) mod checks;
+pub mod checks;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod corruptions;
@@ -34,6 +34,7 @@ pub mod report;
 mod rows;
 mod smallest;
 mod square;
+mod surrogate;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod verify;

@@ -19,14 +19,14 @@ pub struct Constraints {
     pub decrease: Vec<String>,
     /// Features that change by whole numbers.
     pub integer: Vec<String>,
+    /// Groups of features of which exactly one is 1 and all others are 0; each named by its columns.
+    pub one_hot: Vec<Vec<String>>,
     /// Features that change by multiples of a step, such as `{ age = 0.0137 }` where the column was scaled.
     pub steps: BTreeMap<String, f64>,
     /// Largest change of a feature, whatever the norm allows.
     pub budgets: BTreeMap<String, f64>,
     /// Least and largest value of a feature, within the bounds of the threat.
     pub bounds: BTreeMap<String, [f64; 2]>,
-    /// Groups of features of which exactly one is 1 and all others are 0; each named by its columns.
-    pub one_hot: Vec<Vec<String>>,
 }
 
 impl Constraints {

@@ -17,11 +17,11 @@ pub const SHIFT: f64 = 0.1;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Motion {
     /// Angle in degrees, anticlockwise.
-    pub degrees: f64,
+    pub degrees: f32,
     /// Pixels to the right.
-    pub right: f64,
+    pub right: f32,
     /// Pixels down.
-    pub down: f64,
+    pub down: f32,
 }
 
 impl Motion {
@@ -29,9 +29,9 @@ impl Motion {
     pub fn size(&self, row: &[usize]) -> f64 {
         let [_, height, width] = planes(row);
         let parts = [
-            self.degrees.abs() / DEGREES,
-            self.right.abs() / (SHIFT * width as f64),
-            self.down.abs() / (SHIFT * height as f64),
+            f64::from(self.degrees.abs()) / DEGREES,
+            f64::from(self.right.abs()) / (SHIFT * width as f64),
+            f64::from(self.down.abs()) / (SHIFT * height as f64),
         ];
         parts.into_iter().fold(0.0, |m: f64, v| if v > m || v.is_nan() { v } else { m })
     }
@@ -40,7 +40,7 @@ impl Motion {
     #[must_use]
     pub fn within(&self, epsilon: f64, row: &[usize]) -> Self {
         let [_, height, width] = planes(row);
-        let clamp = |v: f64, most: f64| if v.is_nan() { 0.0 } else { v.clamp(-most, most) };
+        let clamp = |v: f32, most: f64| if v.is_nan() { 0.0 } else { v.clamp(-most as f32, most as f32) };
         Self {
             degrees: clamp(self.degrees, epsilon * DEGREES),
             right: clamp(self.right, epsilon * SHIFT * width as f64),
@@ -55,8 +55,9 @@ impl Motion {
     pub fn apply(&self, row: &[usize], x: &[f32], outside: f32) -> Vec<f32> {
         let [count, height, width] = planes(row);
         let flat = height == 1;
-        let (degrees, down) = if flat { (0.0, 0.0) } else { (self.degrees, self.down) };
-        if degrees == 0.0 && down == 0.0 && self.right == 0.0 {
+        let (degrees, down) = if flat { (0.0, 0.0) } else { (f64::from(self.degrees), f64::from(self.down)) };
+        let right = f64::from(self.right);
+        if degrees == 0.0 && down == 0.0 && right == 0.0 {
             return x.to_vec();
         }
         let (sine, cosine) = degrees.to_radians().sin_cos();
@@ -65,7 +66,7 @@ impl Motion {
         for py in 0..height {
             for px in 0..width {
                 // Where the pixel comes from: the shift undone, then the rotation. Rows are counted downwards.
-                let (dx, dy) = (px as f64 - cx - self.right, py as f64 - cy - down);
+                let (dx, dy) = (px as f64 - cx - right, py as f64 - cy - down);
                 let (sx, sy) = (cx + cosine * dx - sine * dy, cy + sine * dx + cosine * dy);
                 let (left, top) = (sx.floor(), sy.floor());
                 let (fx, fy) = (sx - left, sy - top);
@@ -100,7 +101,7 @@ mod tests {
     const ROW: [usize; 3] = [1, 3, 3];
     const X: [f32; 9] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
 
-    fn turned(degrees: f64, right: f64, down: f64) -> Vec<f32> {
+    fn turned(degrees: f32, right: f32, down: f32) -> Vec<f32> {
         Motion { degrees, right, down }.apply(&ROW, &X, 0.0)
     }
 
@@ -127,11 +128,11 @@ mod tests {
     #[test]
     fn sizes_are_in_units_of_the_published_range() {
         let m = Motion { degrees: -15.0, right: 2.8, down: 0.0 };
-        assert!((m.size(&[1, 28, 28]) - 1.0).abs() < 1e-12);
+        assert!((m.size(&[1, 28, 28]) - 1.0).abs() < 1e-6);
         let half = m.within(0.5, &[1, 28, 28]);
         assert_eq!((half.degrees, half.down), (-15.0, 0.0));
-        assert!((half.right - 1.4).abs() < 1e-12);
-        let nan = Motion { degrees: f64::NAN, ..m };
+        assert!((half.right - 1.4).abs() < 1e-6);
+        let nan = Motion { degrees: f32::NAN, ..m };
         assert!(nan.size(&[1, 28, 28]).is_nan());
         assert_eq!(nan.within(1.0, &[1, 28, 28]).degrees, 0.0);
     }

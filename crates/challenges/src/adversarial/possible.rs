@@ -5,6 +5,7 @@
 //! always possible, whatever is declared. Simonetto et al., NeurIPS 2024, arXiv:2408.07579 (TabularBench), section 3, for the
 //! kinds of constraints; relations between features are not among those here.
 
+use netproof_audit::Subject;
 use netproof_core::Constraints;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,14 @@ impl Possible {
             own.groups.push(group);
         }
         Ok(own)
+    }
+
+    /// What is declared of the rows of a subject, if anything.
+    /// # Errors
+    /// See [`Possible::of`].
+    pub fn of_subject(subject: &Subject, len: usize) -> Result<Option<Self>, AttackError> {
+        let declared = subject.constraints().filter(|c| !c.is_empty());
+        declared.map(|c| Self::of(c, subject.data().feature_names(), len)).transpose()
     }
 
     /// Whether a feature cannot change.
@@ -240,7 +249,7 @@ mod tests {
     }
 
     fn declared() -> Constraints {
-        toml_like(|c| {
+        declaring(|c| {
             c.immutable = vec!["sex".to_owned()];
             c.increase = vec!["age".to_owned()];
             c.integer = vec!["age".to_owned(), "hours".to_owned()];
@@ -250,7 +259,7 @@ mod tests {
         })
     }
 
-    fn toml_like(f: impl FnOnce(&mut Constraints)) -> Constraints {
+    fn declaring(f: impl FnOnce(&mut Constraints)) -> Constraints {
         let mut c = Constraints::default();
         f(&mut c);
         c
@@ -317,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_fixed_category_stays_and_a_row_without_one_is_left_alone() {
-        let c = toml_like(|c| {
+        let c = declaring(|c| {
             c.immutable = vec!["job=b".to_owned()];
             c.one_hot = vec![vec!["job".to_owned()]];
         });
@@ -344,10 +353,10 @@ mod tests {
         assert!(at("jo").unwrap_err().to_string().contains("there are age, hours"));
         assert!(find("9", None, 7).unwrap_err().to_string().contains("numbers from 0 to 6"));
         for bad in [
-            toml_like(|c| c.one_hot = vec![vec!["job".to_owned()], vec!["job=a".to_owned()]]),
-            toml_like(|c| drop(c.budgets.insert("age".to_owned(), -1.0))),
-            toml_like(|c| drop(c.steps.insert("age".to_owned(), 0.0))),
-            toml_like(|c| drop(c.bounds.insert("age".to_owned(), [2.0, 1.0]))),
+            declaring(|c| c.one_hot = vec![vec!["job".to_owned()], vec!["job=a".to_owned()]]),
+            declaring(|c| c.budgets = [("age".to_owned(), -1.0)].into()),
+            declaring(|c| c.steps = [("age".to_owned(), 0.0)].into()),
+            declaring(|c| c.bounds = [("age".to_owned(), [2.0, 1.0])].into()),
         ] {
             assert!(matches!(Possible::of(&bad, Some(&n), 7), Err(AttackError::Mismatch(_))), "{bad:?}");
         }

@@ -40,7 +40,8 @@ pub fn tolerance(threat: &Threat, features: usize) -> f64 {
         Norm::L2 => ulp * (features as f64).sqrt() + 1e-6 * threat.epsilon,
         Norm::L1 => ulp * features as f64 + 1e-6 * threat.epsilon,
         Norm::L0 | Norm::Patch => 0.0,
-        Norm::Spatial => 1e-9,
+        // Angles and shifts are kept in float32.
+        Norm::Spatial => 1e-6 * threat.epsilon,
     }
 }
 

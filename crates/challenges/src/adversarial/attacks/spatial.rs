@@ -151,9 +151,9 @@ fn scaled([turn, right, down]: [f64; 3], shape: &[usize]) -> Motion {
     let [_, height, width] = planes(shape);
     let flat = height == 1;
     Motion {
-        degrees: if flat { 0.0 } else { turn * DEGREES },
-        right: right * SHIFT * width as f64,
-        down: if flat { 0.0 } else { down * SHIFT * height as f64 },
+        degrees: if flat { 0.0 } else { (turn * DEGREES) as f32 },
+        right: (right * SHIFT * width as f64) as f32,
+        down: if flat { 0.0 } else { (down * SHIFT * height as f64) as f32 },
     }
 }
 
@@ -192,9 +192,10 @@ mod tests {
         let (y, motion) = attacked(&Spatial::default(), 1.0);
         let motion = motion.unwrap();
         assert!(y[60] < 0.5 && y != bright());
-        assert!((motion.right.abs().max(motion.down.abs()) - 0.55).abs() < 1e-9, "{motion:?}");
+        assert!((motion.right.abs().max(motion.down.abs()) - 0.55).abs() < 1e-6, "{motion:?}");
         assert_eq!(motion.apply(&[1, 11, 11], &bright(), 0.0), y);
-        let (y, motion) = attacked(&Spatial::default(), 0.4);
+        // Two shifts by a fifth of the unit together leave 0.61 of it.
+        let (y, motion) = attacked(&Spatial::default(), 0.2);
         assert!(y[60] >= 0.5, "{motion:?}");
     }
 
@@ -202,9 +203,9 @@ mod tests {
     fn random_motions_are_within_the_threat() {
         let worst = Spatial { draws: 20, ..Spatial::default() };
         let (y, motion) = attacked(&worst, 2.0);
-        assert!(y[60] < 0.5 && motion.unwrap().size(&[1, 11, 11]) <= 2.0);
+        assert!(y[60] < 0.5 && motion.unwrap().size(&[1, 11, 11]) <= 2.0 + 1e-6);
         let (_, small) = attacked(&worst, 0.1);
-        assert!(small.is_none_or(|m| m.size(&[1, 11, 11]) <= 0.1));
+        assert!(small.is_none_or(|m| m.size(&[1, 11, 11]) <= 0.1 + 1e-6));
     }
 
     #[test]

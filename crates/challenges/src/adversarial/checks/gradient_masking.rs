@@ -93,13 +93,13 @@ impl Check for GradientMasking {
             );
             return Ok(vec![f.explain(text).done()].into());
         }
-        let harness = target.harness(t, cx)?;
+        let harness = target.free_harness(t, cx)?;
         if harness.standing().is_empty() {
             return inconclusive(
                 "The network is wrong on every row without a change, so nothing can be attacked.".to_owned(),
             );
         }
-        let found = experiments(harness, |e| target.harness(t.with_epsilon(e), cx), self.queries)?;
+        let found = experiments(harness, |e| target.free_harness(t.with_epsilon(e), cx), self.queries)?;
         cx.check_time()?;
         let raised: Vec<&Flag> = found.iter().filter(|f| f.raised).collect();
         let text = if raised.is_empty() {

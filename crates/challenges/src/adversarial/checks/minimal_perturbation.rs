@@ -324,12 +324,12 @@ mod tests {
         let data =
             Dataset::from_memory(features, Labels::Classes(labels), Vec::new(), &OpenOptions::default()).unwrap();
         let found = findings(&Subject::new(model, "linear", data, None).unwrap(), options);
-        for (f, dual) in found.iter().zip([3.8, 5.34f64.sqrt(), 2.0]) {
+        for (f, (dual, slack)) in found.iter().zip([(3.8, 1.03), (5.34f64.sqrt(), 1.03), (2.0, 1.1)]) {
             let mut sizes: Vec<f64> =
                 (0..41).map(|i| if i == 0 { 0.0 } else { f64::from((z[2 * i] - z[2 * i + 1]).abs()) / dual }).collect();
             sizes.sort_by(f64::total_cmp);
             let (value, want) = (f.value.unwrap(), sizes[20]);
-            assert!(value >= want - 1e-6 && value < want * 1.03, "{}: {value}, closed form {want}", f.id);
+            assert!(value >= want - 1e-6 && value < want * slack, "{}: {value}, closed form {want}", f.id);
             let interval = f.interval.as_ref().unwrap();
             assert!(interval.low <= value && value <= interval.high && interval.method == "order-statistics");
             let Evidence::Plot(plot) = &f.evidence[0] else { panic!("no plot") };
