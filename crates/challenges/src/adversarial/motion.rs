@@ -122,7 +122,10 @@ mod tests {
     #[test]
     fn between_pixels_values_are_mixed() {
         assert_eq!(turned(0.0, 0.5, 0.0)[..3], [0.5, 1.5, 2.5]);
-        assert_eq!(Motion { right: 0.5, ..Motion::default() }.apply(&[4], &[0.0, 1.0, 3.0, 3.0], 0.0), [0.0, 0.5, 2.0, 3.0]);
+        assert_eq!(
+            Motion { right: 0.5, ..Motion::default() }.apply(&[4], &[0.0, 1.0, 3.0, 3.0], 0.0),
+            [0.0, 0.5, 2.0, 3.0]
+        );
     }
 
     #[test]

@@ -92,7 +92,9 @@ impl Possible {
             group.sort_unstable();
             if let Some(i) = group.iter().find(|&&i| std::mem::replace(&mut taken[i], true)) {
                 let name = names.and_then(|n| n.get(*i)).cloned().unwrap_or_else(|| i.to_string());
-                return Err(AttackError::Mismatch(format!("the constraint `one_hot` names the feature `{name}` twice")));
+                return Err(AttackError::Mismatch(format!(
+                    "the constraint `one_hot` names the feature `{name}` twice"
+                )));
             }
             own.groups.push(group);
         }
@@ -132,7 +134,9 @@ impl Possible {
             x[i] = origin[i];
         }
         let within = |x: &[f32]| {
-            ball.is_none_or(|b| distance(b.norm, origin, x) <= f64::from(b.epsilon) * (1.0 + 1e-6) + f64::from(f32::EPSILON))
+            ball.is_none_or(|b| {
+                distance(b.norm, origin, x) <= f64::from(b.epsilon) * (1.0 + 1e-6) + f64::from(f32::EPSILON)
+            })
         };
         if !within(x) {
             // Rounding led out of the ball; towards the clean row it cannot.
@@ -232,7 +236,9 @@ fn find(name: &str, names: Option<&[String]>, len: usize) -> Result<Vec<usize>, 
     }
     if found.is_empty() {
         let known = names.map_or_else(|| format!("numbers from 0 to {}", len.saturating_sub(1)), |n| n.join(", "));
-        return Err(AttackError::Mismatch(format!("the constraints name `{name}`, which is no feature; there are {known}")));
+        return Err(AttackError::Mismatch(format!(
+            "the constraints name `{name}`, which is no feature; there are {known}"
+        )));
     }
     Ok(found)
 }

@@ -112,13 +112,7 @@ pub(crate) fn of<'m>(model: &'m Model, victim: &Victim<'_>) -> Result<Victim<'m>
     Victim::new(model, Head::Logits, victim.row(), &sample)
 }
 
-fn learn(
-    victim: &Victim<'_>,
-    x: &[f32],
-    classes: &[usize],
-    how: &Learning,
-    round: u64,
-) -> Result<Model, AttackError> {
+fn learn(victim: &Victim<'_>, x: &[f32], classes: &[usize], how: &Learning, round: u64) -> Result<Model, AttackError> {
     let (row, k) = (victim.row(), victim.classes());
     let seed = Rng::stream(how.seed, round + 1).next_u64();
     let network = match *row {

@@ -159,9 +159,8 @@ fn places(mut all: Vec<(Window, f64)>, most: usize) -> Vec<Window> {
     all.sort_by(|a, b| b.1.total_cmp(&a.1));
     let mut chosen: Vec<Window> = Vec::with_capacity(most);
     for (w, _) in &all {
-        let near = |c: &Window| {
-            2 * c.top.abs_diff(w.top) < w.height.max(2) && 2 * c.left.abs_diff(w.left) < w.width.max(2)
-        };
+        let near =
+            |c: &Window| 2 * c.top.abs_diff(w.top) < w.height.max(2) && 2 * c.left.abs_diff(w.left) < w.width.max(2);
         if chosen.len() < most && !chosen.iter().any(near) {
             chosen.push(*w);
         }

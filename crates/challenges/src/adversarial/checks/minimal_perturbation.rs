@@ -359,9 +359,11 @@ mod tests {
     fn attacks_and_norms_that_do_not_fit_are_refused() {
         let model = linear(&[[0.0f32; 2], [1.0, 1.0]], &[0.0, -1.0]);
         let data = Tensor::f32(vec![2, 2], vec![0.1, 0.2, 0.9, 0.8]).unwrap();
-        let data = Dataset::from_memory(data, Labels::Classes(vec![0, 1]), Vec::new(), &OpenOptions::default()).unwrap();
+        let data =
+            Dataset::from_memory(data, Labels::Classes(vec![0, 1]), Vec::new(), &OpenOptions::default()).unwrap();
         let subject = Subject::new(model, "linear", data, None).unwrap();
-        for bad in ["attacks = [\"pgd\"]", "norms = [\"l1\"]\nattacks = [\"deepfool\"]", "norms = []", "bounds = [0.0]"] {
+        for bad in ["attacks = [\"pgd\"]", "norms = [\"l1\"]\nattacks = [\"deepfool\"]", "norms = []", "bounds = [0.0]"]
+        {
             let f = &findings(&subject, &format!("[minimal-perturbation]\n{bad}\n"))[0];
             assert_eq!(f.verdict, Verdict::Failed, "{bad}: {}", f.explanation);
         }

@@ -3,8 +3,8 @@
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};
 use netproof_core::{
-    Axis, Card, CardKind, Challenge, Evidence, Finding, Gallery, Mark, Need, Norm, OptionDoc, Plot, PlotKind, Series, Table,
-    Verdict,
+    Axis, Card, CardKind, Challenge, Evidence, Finding, Gallery, Mark, Need, Norm, OptionDoc, Plot, PlotKind, Series,
+    Table, Verdict,
 };
 use netproof_stats::Level;
 use netproof_stats::interval::proportion::wilson;

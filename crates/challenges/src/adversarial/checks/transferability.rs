@@ -171,9 +171,16 @@ impl Transferability {
         Ok(all)
     }
 
-    fn finding(&self, names: &[String], matrix: &[Vec<Option<Carried>>], notes: Vec<String>, cx: &Context<'_>) -> Finding {
+    fn finding(
+        &self,
+        names: &[String],
+        matrix: &[Vec<Option<Carried>>],
+        notes: Vec<String>,
+        cx: &Context<'_>,
+    ) -> Finding {
         let rate = |c: &Carried| c.broken as f64 / c.right.max(1) as f64;
-        let worst = (1..names.len()).filter_map(|s| Some((s, matrix[s][0]?))).max_by(|a, b| rate(&a.1).total_cmp(&rate(&b.1)));
+        let worst =
+            (1..names.len()).filter_map(|s| Some((s, matrix[s][0]?))).max_by(|a, b| rate(&a.1).total_cmp(&rate(&b.1)));
         let draft = cx.finding("carried", "Adversarial examples of other networks carry over");
         let Some((source, carried)) = worst.filter(|w| w.1.right > 0) else {
             let text = "No other network has gradients, or this one is wrong on every row without a change.";
@@ -192,9 +199,17 @@ impl Transferability {
         let values: Option<Vec<f64>> = matrix.iter().flatten().map(|c| c.as_ref().map(rate)).collect();
         let mut table = Table {
             title: format!("Rows turned by changes of at most {} {}", self.norm, self.epsilon),
-            columns: ["made on", "tried on", "rows right before", "turned", "fraction", "interval low", "interval high"]
-                .map(String::from)
-                .to_vec(),
+            columns: [
+                "made on",
+                "tried on",
+                "rows right before",
+                "turned",
+                "fraction",
+                "interval low",
+                "interval high",
+            ]
+            .map(String::from)
+            .to_vec(),
             rows: Vec::new(),
         };
         for (s, tried) in matrix.iter().enumerate() {

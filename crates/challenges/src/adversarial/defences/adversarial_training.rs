@@ -124,7 +124,8 @@ impl AdversarialTraining {
                 }
             }
             other => {
-                let message = format!("`rules` has `{other}`; there are trades, fast, pgd-at, mart, free, awp, ibp, crown-ibp");
+                let message =
+                    format!("`rules` has `{other}`; there are trades, fast, pgd-at, mart, free, awp, ibp, crown-ibp");
                 return Err(AuditError::Option { id: CARD.id.to_owned(), message });
             }
         }

@@ -30,7 +30,11 @@ pub(crate) static CARD: Card = Card {
     reference: "Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401; Shafahi et al., AAAI 2020, arXiv:1811.11304, algorithm 2",
     needs: &[Need::Labels, Need::Classifier, Need::InputGradient],
     options: &[
-        OptionDoc { name: "epochs", default: "10", doc: "Passes over the rows that the change is fitted on, 1 to 10000." },
+        OptionDoc {
+            name: "epochs",
+            default: "10",
+            doc: "Passes over the rows that the change is fitted on, 1 to 10000.",
+        },
         OptionDoc { name: "batch", default: "64", doc: "Rows of one step, 1 to 100000." },
         OptionDoc { name: "relative_step", default: "0.1", doc: "Length of a step as a fraction of epsilon, above 0." },
         OptionDoc {

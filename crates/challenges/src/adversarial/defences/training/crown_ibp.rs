@@ -78,9 +78,8 @@ mod tests {
     #[test]
     fn on_a_linear_network_it_is_interval_training() {
         let (batch, _) = rows(6, 2, 3);
-        let one = |m: &Method| {
-            with_step_mut(Linear::new(3).net(), 1, |step| build_rule(m).gradient(step, &batch).unwrap())
-        };
+        let one =
+            |m: &Method| with_step_mut(Linear::new(3).net(), 1, |step| build_rule(m).gradient(step, &batch).unwrap());
         let mut ibp = method(0.2, 0.5);
         ibp.kind = "ibp".to_owned();
         ibp.options.remove("linear_weight");

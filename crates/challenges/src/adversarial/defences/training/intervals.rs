@@ -301,7 +301,8 @@ impl Intervals {
         let to_answers = Tensor::f32(bounds.centre.shape().to_vec(), to_answers)?;
         let mut gradients = bounds.answers.backward(&[(&self.last.output, &to_answers)])?;
         let mut slopes = slopes_of;
-        let zeros = |name: &str| Tensor::zeros(bounds.pairs.get(name).map(|p| p.0.shape().to_vec()).unwrap_or_default());
+        let zeros =
+            |name: &str| Tensor::zeros(bounds.pairs.get(name).map(|p| p.0.shape().to_vec()).unwrap_or_default());
         let to_centre = gradients.take(&self.last.features).map_or_else(|| zeros(&self.last.features), Ok)?;
         for name in std::iter::once(&self.last.weight).chain(&self.last.terms) {
             gradients.take(name).into_iter().for_each(|g| to_weights(name, g));

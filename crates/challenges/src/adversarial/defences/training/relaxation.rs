@@ -82,8 +82,11 @@ impl<'m> Relaxed<'m> {
         labels: &[usize],
     ) -> Result<Self, TrainError> {
         let (k, d) = (bounds.classes, bounds.width);
-        let specs: Vec<(usize, usize)> =
-            labels.iter().enumerate().flat_map(|(r, &y)| (0..k).filter(move |&j| j != y).map(move |j| (r, j))).collect();
+        let specs: Vec<(usize, usize)> = labels
+            .iter()
+            .enumerate()
+            .flat_map(|(r, &y)| (0..k).filter(move |&j| j != y).map(move |j| (r, j)))
+            .collect();
         let n = specs.len();
         let pair = |name: &str| bounds.pairs.get(name).ok_or_else(|| mismatch(format!("`{name}` has no bounds")));
         // The walk back: coefficients of the margins with respect to each value.
