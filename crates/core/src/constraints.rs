@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a changed row must keep beyond norm and bounds, declared by the names of its features.
 ///
-/// A name is that of a feature, or of a column whose features are called `column=value`; it may end in `*`, or be the number of
-/// a feature, or a range of them such as `3..7`.
+/// A name is that of a feature, or of a column whose features are called `column=value`; it may end in `*`, or be the
+/// number of a feature, or a range of them such as `3..7`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Constraints {

@@ -1,8 +1,8 @@
 //! Pictures that are turned and moved.
 //!
-//! Engstrom, Tran, Tsipras, Schmidt and Madry, ICML 2019, arXiv:1712.02779, section 3: a rotation around the middle, then a shift;
-//! bilinear interpolation; what comes in from outside is the lower bound (black). Their range, 30 degrees and a tenth of the
-//! side, is the unit of [`Motion::size`].
+//! Engstrom, Tran, Tsipras, Schmidt and Madry, ICML 2019, arXiv:1712.02779, section 3: a rotation around the middle,
+//! then a shift; bilinear interpolation; what comes in from outside is the lower bound (black). Their range, 30 degrees
+//! and a tenth of the side, is the unit of [`Motion::size`].
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 //! Rows that can be: what is kept of a changed row of a table, feature by feature.
 //!
-//! Budgets, bounds, directions and whole steps act on each feature alone, so clipping and rounding is the nearest row; a one-hot
-//! group takes the category whose features are largest. Everything is relative to the clean row, which is therefore
-//! always possible, whatever is declared. Simonetto et al., NeurIPS 2024, arXiv:2408.07579 (TabularBench), section 3, for the
-//! kinds of constraints; relations between features are not among those here.
+//! Budgets, bounds, directions and whole steps act on each feature alone, so clipping and rounding is the nearest row;
+//! a one-hot group takes the category whose features are largest. Everything is relative to the clean row, which is
+//! therefore always possible, whatever is declared. Simonetto et al., NeurIPS 2024, arXiv:2408.07579 (TabularBench),
+//! section 3, for the kinds of constraints; relations between features are not among those here.
 
 use netproof_audit::Subject;
 use netproof_core::Constraints;
@@ -177,8 +177,8 @@ impl Possible {
         }
     }
 
-    /// How much another category of a group is wanted more than the present one, and both; nothing where the present one is, where it
-    /// cannot change, or where the clean row has none.
+    /// How much another category of a group is wanted more than the present one, and both; nothing where the present
+    /// one is, where it cannot change, or where the clean row has none.
     fn turn(&self, group: &[usize], origin: &[f32], wanted: &[f32]) -> Option<(f32, usize, usize)> {
         let from = self.category(group, origin)?;
         if !self.features[from].down {

@@ -1,10 +1,10 @@
 //! Networks that stand in for the one under attack: learnt from its answers, and climbed in its place.
 //!
-//! [`distil`]: Papernot, McDaniel, Goodfellow, Jha, Celik and Swami, AsiaCCS 2017, arXiv:1602.02697, algorithm 1: a network of the
-//! attacker's own learns the classes that the victim answers; points along the signs of its own gradient are asked next.
-//! [`climb`]: the momentum iterative method against one network or several at once, Dong et al., CVPR 2018, arXiv:1710.06081,
-//! algorithms 1 and 2. It goes its whole way even if the surrogate is wrong already: what stops at the surrogate's boundary
-//! seldom carries over.
+//! [`distil`]: Papernot, McDaniel, Goodfellow, Jha, Celik and Swami, AsiaCCS 2017, arXiv:1602.02697, algorithm 1: a
+//! network of the attacker's own learns the classes that the victim answers; points along the signs of its own gradient
+//! are asked next. [`climb`]: the momentum iterative method against one network or several at once, Dong et al., CVPR
+//! 2018, arXiv:1710.06081, algorithms 1 and 2. It goes its whole way even if the surrogate is wrong already: what stops
+//! at the surrogate's boundary seldom carries over.
 
 use netproof_audit::{AuditError, Head};
 use netproof_core::Threat;

@@ -274,7 +274,8 @@ fn text(r: &AttackReport) -> String {
     out
 }
 
-/// The record and the arrays `clean`, `adversarial`, `robust`, `norm`, `label`, `row` and, where pictures were moved, `motion` of a run's folder.
+/// The record and the arrays `clean`, `adversarial`, `robust`, `norm`, `label`, `row` and, where pictures were moved, `motion`
+/// of a run's folder.
 pub(crate) fn read_examples(dir: &Path) -> anyhow::Result<(Record, Vec<Tensor>)> {
     let path = dir.join(RECORD);
     let text = std::fs::read_to_string(&path)

@@ -1,10 +1,10 @@
-//! Adversarial patch: any values within one square of pixels, at the worst of several places.
-//! Brown, Mané, Roy, Abadi and Gilmer, 2017, arXiv:1712.09665, section 2 (values are free, a small area counts); Rao, Stutz and
-//! Schiele, ECCV workshops 2020, arXiv:2005.02313, section 3 (a patch for each picture, at optimised places). Checked against:
-//! the closed form of a linear model.
-//! Differs from Brown et al.: not one patch for all pictures, scales and angles, but the worst patch of each picture, which is what a
-//! claim of robustness must withstand. Places are those where the gradient of the clean picture is largest, apart from each
-//! other; each is searched from random values by signed steps on the margin. Weak where gradients vanish.
+//! Adversarial patch: any values within one square of pixels, at the worst of several places. Brown, Mané, Roy, Abadi
+//! and Gilmer, 2017, arXiv:1712.09665, section 2 (values are free, a small area counts); Rao, Stutz and Schiele, ECCV
+//! workshops 2020, arXiv:2005.02313, section 3 (a patch for each picture, at optimised places). Checked against: the
+//! closed form of a linear model. Differs from Brown et al.: not one patch for all pictures, scales and angles, but the
+//! worst patch of each picture, which is what a claim of robustness must withstand. Places are those where the gradient
+//! of the clean picture is largest, apart from each other; each is searched from random values by signed steps on the
+//! margin. Weak where gradients vanish.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
-//! Rotations and translations: a search over a grid of them, or the worst of a few random ones.
-//! Engstrom, Tran, Tsipras, Schmidt and Madry, ICML 2019, arXiv:1712.02779, section 3 (grid search, worst-of-k; the defaults are
-//! its numbers). Checked against: a network that looks at one pixel, where the motions that move a bright pixel into it are
-//! known. The interpolation is that of [`Motion`]: bilinear, black from outside.
-//! Differs from the paper: motions are tried by size, smallest first, and a row leaves at its first wrong answer, so that its example
-//! is the least motion of the grid. No gradient is used: the paper finds that gradients help little here.
+//! Rotations and translations: a search over a grid of them, or the worst of a few random ones. Engstrom, Tran,
+//! Tsipras, Schmidt and Madry, ICML 2019, arXiv:1712.02779, section 3 (grid search, worst-of-k; the defaults are its
+//! numbers). Checked against: a network that looks at one pixel, where the motions that move a bright pixel into it are
+//! known. The interpolation is that of [`Motion`]: bilinear, black from outside. Differs from the paper: motions are
+//! tried by size, smallest first, and a row leaves at its first wrong answer, so that its example is the least motion
+//! of the grid. No gradient is used: the paper finds that gradients help little here.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use serde::{Deserialize, Serialize};

@@ -13,8 +13,8 @@ const SHOWN: usize = 8;
 /// Least side of a shown picture, in pixels; smaller ones are enlarged by whole numbers.
 const SIDE: usize = 84;
 
-/// The first examples with a wrong answer, each with its clean row and the difference; nothing where the rows are no pictures of
-/// one or three channels, or nothing was broken.
+/// The first examples with a wrong answer, each with its clean row and the difference; nothing where the rows are no
+/// pictures of one or three channels, or nothing was broken.
 /// # Errors
 /// The network refuses, or a picture cannot be kept.
 pub(super) fn gallery(

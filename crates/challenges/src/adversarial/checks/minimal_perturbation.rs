@@ -1,9 +1,10 @@
 //! How far the nearest wrong answer is: the distribution of the smallest change that makes the network fail, row by row.
 //!
-//! Each row takes the smallest change that any attack of a small portfolio found and the harness confirmed, so every size is an
-//! upper bound of the distance to the boundary (Moosavi-Dezfooli, Fawzi and Frossard, CVPR 2016, arXiv:1511.04599, section 3; Cinà
-//! et al., AAAI 2025, arXiv:2404.19460, section 3, for the best of several attacks). Rows that are wrong without a change count as 0, rows that no attack broke as more than
-//! all others. Checked against: the closed form of a linear model; Foolbox's DeepFool medians on `fashion-cnn`.
+//! Each row takes the smallest change that any attack of a small portfolio found and the harness confirmed, so every
+//! size is an upper bound of the distance to the boundary (Moosavi-Dezfooli, Fawzi and Frossard, CVPR 2016,
+//! arXiv:1511.04599, section 3; Cinà et al., AAAI 2025, arXiv:2404.19460, section 3, for the best of several attacks).
+//! Rows that are wrong without a change count as 0, rows that no attack broke as more than all others. Checked against:
+//! the closed form of a linear model; Foolbox's DeepFool medians on `fashion-cnn`.
 
 use netproof_audit::{AuditError, Check, Configured, Context, Findings, Subject, select};
 use netproof_core::{

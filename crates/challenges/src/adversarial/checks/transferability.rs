@@ -1,9 +1,10 @@
 //! How far examples carry from one network to another: made on each, tried on all.
 //!
-//! Papernot, McDaniel and Goodfellow 2016, arXiv:1605.07277, sections 3 and 4 (the matrix of networks); examples and surrogates as in
-//! `protocols/transfer`. The networks are this one and those of `--surrogate`; without any, one that is learnt from this one's
-//! answers. Each example is replayed by the harness of the network that it is tried on. Checked against: the diagonal, which is the
-//! attack with the network's own gradients. Weak: a low number may mean that the surrogates are poor.
+//! Papernot, McDaniel and Goodfellow 2016, arXiv:1605.07277, sections 3 and 4 (the matrix of networks); examples and
+//! surrogates as in `protocols/transfer`. The networks are this one and those of `--surrogate`; without any, one that
+//! is learnt from this one's answers. Each example is replayed by the harness of the network that it is tried on.
+//! Checked against: the diagonal, which is the attack with the network's own gradients. Weak: a low number may mean
+//! that the surrogates are poor.
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};
 use netproof_core::{

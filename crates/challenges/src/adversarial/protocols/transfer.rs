@@ -1,10 +1,11 @@
 //! Examples made on other networks, tried on this one: an attacker who sees neither gradients nor scores.
 //!
-//! The surrogates are networks that the attacker holds (`--surrogate`), each by itself and, where there are several, all of them together (Liu,
-//! Chen, Liu and Song, ICLR 2017, arXiv:1611.02770); without any, one is learnt from the classes that this network answers (Papernot et
-//! al., AsiaCCS 2017, arXiv:1602.02697). The examples are those of the momentum iterative method (Dong et al., CVPR 2018,
-//! arXiv:1710.06081, algorithms 1 and 2). Checked against: the closed form of a linear model, whose surrogate is itself.
-//! Weak where the surrogate is: what stands under a poor surrogate says little. The note says how well a learnt one agrees.
+//! The surrogates are networks that the attacker holds (`--surrogate`), each by itself and, where there are several,
+//! all of them together (Liu, Chen, Liu and Song, ICLR 2017, arXiv:1611.02770); without any, one is learnt from the
+//! classes that this network answers (Papernot et al., AsiaCCS 2017, arXiv:1602.02697). The examples are those of the
+//! momentum iterative method (Dong et al., CVPR 2018, arXiv:1710.06081, algorithms 1 and 2). Checked against: the
+//! closed form of a linear model, whose surrogate is itself. Weak where the surrogate is: what stands under a poor
+//! surrogate says little. The note says how well a learnt one agrees.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use netproof_stats::rng::Rng;
@@ -182,7 +183,8 @@ mod tests {
         h.outcomes().iter().filter(|o| o.fate.is_robust()).count()
     }
 
-    /// A linear surrogate with the same slope breaks exactly the rows within reach; one that slopes the other way breaks none.
+    /// A linear surrogate with the same slope breaks exactly the rows within reach; one that slopes the other way
+    /// breaks none.
     #[test]
     fn what_carries_over_from_a_linear_surrogate_has_its_closed_form() {
         let (w, zero) = ([0.5f32, -2.0, 1.0], [0.0f32; 3]);

@@ -1,10 +1,10 @@
 //! One change for all rows: fitted on a part of them, judged on the others.
 //!
-//! Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, CVPR 2017, arXiv:1610.08401, for the threat; the fit is the gradient ascent on the mean
-//! clipped loss of Shafahi, Najibi, Xu, Dickerson, Davis and Goldstein, AAAI 2020, arXiv:1811.11304, algorithm 2. Checked against: the closed
-//! form of a linear model.
-//! Differs from the papers: rows are divided in two by their seeds, and a change is fitted on each half and judged on the other, so
-//! that every row is judged by a change that never saw it. Weak where half of the rows is few: then what stands here says little.
+//! Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, CVPR 2017, arXiv:1610.08401, for the threat; the fit is the gradient
+//! ascent on the mean clipped loss of Shafahi, Najibi, Xu, Dickerson, Davis and Goldstein, AAAI 2020, arXiv:1811.11304,
+//! algorithm 2. Checked against: the closed form of a linear model. Differs from the papers: rows are divided in two by
+//! their seeds, and a change is fitted on each half and judged on the other, so that every row is judged by a change
+//! that never saw it. Weak where half of the rows is few: then what stands here says little.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use netproof_stats::rng::Rng;

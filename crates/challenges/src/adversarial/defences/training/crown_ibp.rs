@@ -1,8 +1,8 @@
-//! Certified training by linear bounds over intervals: CROWN-IBP, which helps where intervals alone are loose, at first.
-//! Zhang, Chen, Xiao, Gowal, Stanforth, Li, Boning and Hsieh, ICLR 2020, arXiv:1906.06316, equations 9 to 12; schedules as in
-//! [`ibp`](super::ibp), with the weight β of the linear bounds going from 1 to its end while the ball grows. Checked against: the closed form on
-//! a linear network, the certificate `crown-ibp`, and differences. Costs a pass for each class more than `ibp`. Weak when: as `ibp`;
-//! curves other than ReLU are refused.
+//! Certified training by linear bounds over intervals: CROWN-IBP, which helps where intervals alone are loose, at
+//! first. Zhang, Chen, Xiao, Gowal, Stanforth, Li, Boning and Hsieh, ICLR 2020, arXiv:1906.06316, equations 9 to 12;
+//! schedules as in [`ibp`](super::ibp), with the weight β of the linear bounds going from 1 to its end while the ball
+//! grows. Checked against: the closed form on a linear network, the certificate `crown-ibp`, and differences. Costs a
+//! pass for each class more than `ibp`. Weak when: as `ibp`; curves other than ReLU are refused.
 
 use netproof_train::{Entry, GradientRule};
 use serde::Deserialize;

@@ -1,10 +1,11 @@
-//! Linear relaxations of ReLU over interval bounds, and the largest margins that they allow, with gradients.
-//! Zhang, Chen, Xiao, Gowal, Stanforth, Li, Boning and Hsieh, ICLR 2020, arXiv:1906.06316, section 3.2; the relaxation of Zhang et
-//! al., NeurIPS 2018, arXiv:1811.00866, section 3.3, whose lower slope is 0 or 1, whichever is nearer.
+//! Linear relaxations of ReLU over interval bounds, and the largest margins that they allow, with gradients. Zhang,
+//! Chen, Xiao, Gowal, Stanforth, Li, Boning and Hsieh, ICLR 2020, arXiv:1906.06316, section 3.2; the relaxation of
+//! Zhang et al., NeurIPS 2018, arXiv:1811.00866, section 3.3, whose lower slope is 0 or 1, whichever is nearer.
 //!
-//! One walk back finds for each margin the coefficients of its linear bound, and with their signs the relaxation of each ReLU and the
-//! corner of the box where the bound is largest. With these held, the bound is the value at that corner of a network whose ReLUs are straight
-//! lines; its gradient is that of this network, and the lines pass on what is due to the bounds that they rest on.
+//! One walk back finds for each margin the coefficients of its linear bound, and with their signs the relaxation of
+//! each ReLU and the corner of the box where the bound is largest. With these held, the bound is the value at that
+//! corner of a network whose ReLUs are straight lines; its gradient is that of this network, and the lines pass on what
+//! is due to the bounds that they rest on.
 
 use std::collections::HashMap;
 
