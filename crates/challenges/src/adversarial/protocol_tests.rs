@@ -16,7 +16,7 @@ use super::loss::margin;
 use super::possible::Possible;
 use super::protocol::Method;
 use super::report::AttackReport;
-use super::test_support::{linear, rows, small, victim};
+use super::test_support::{linear, linear_on, rows, small, victim};
 use super::verify::{Claims, verify};
 use super::victim::Victim;
 
@@ -197,13 +197,14 @@ fn rows_of_a_real_table_stay_possible() {
     let words = |list: &[&str]| list.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
     let group = |name: &str| vec![name.to_owned()];
     let mut declared = Constraints {
-        immutable: words(&["race_*", "sex_*"]),
+        immutable: words(&["race_*", "sex_*", "marital_status_*", "relationship_*", "hours_per_week"]),
         increase: words(&["age", "education_num"]),
-        one_hot: ["workclass_*", "occupation_*", "relationship_*", "race_*", "sex_*"].map(group).to_vec(),
+        one_hot: ["workclass_*", "occupation_*", "race_*", "sex_*"].map(group).to_vec(),
         ..Constraints::default()
     };
     declared.steps.insert("education_num".to_owned(), 0.3862);
-    declared.budgets.insert("capital_gain".to_owned(), 0.2);
+    declared.budgets.insert("age".to_owned(), 0.1);
+    declared.budgets.insert("capital_*".to_owned(), 0.1);
     let possible = Possible::of(&declared, Some(&names), 49).unwrap();
     let threat = Threat::new(Norm::Linf, 1.0, [-9.0, 9.0]).unwrap();
     let ids: Vec<u64> = (0..150).collect();
@@ -225,7 +226,7 @@ fn rows_of_a_real_table_stay_possible() {
         broken += 1;
         moved += usize::from(x[5..42] != y[5..42]);
     }
-    assert!(broken > 20 && moved > 0, "{broken} broken, {moved} with another category");
+    assert!(broken > 5 && moved > 0, "{broken} broken, {moved} with another category");
 }
 
 fn golden() -> Option<std::path::PathBuf> {
@@ -237,7 +238,9 @@ fn golden() -> Option<std::path::PathBuf> {
 /// What was turned and moved is made again from what is said of it, and a false word is found.
 #[test]
 fn runs_of_pictures_and_patches_are_confirmed_and_false_claims_are_found() {
-    let model = pictures();
+    let mut weights = netproof_stats::rng::Rng::new(8);
+    let w = [[0.0f32; 36]; 3].map(|row| row.map(|_| weights.normal() as f32));
+    let model = linear_on(&[1, 6, 6], &w, &[0.0; 3]);
     let mut rng = netproof_stats::rng::Rng::new(4);
     let x: Vec<f32> = (0..30 * 36).map(|_| rng.unit() as f32).collect();
     let v = victim(&model, &[1, 6, 6]);
@@ -283,17 +286,6 @@ fn runs_of_pictures_and_patches_are_confirmed_and_false_claims_are_found() {
         let replayed = again.replay("earlier run", h.adversarial(), motions).unwrap();
         assert_eq!(replayed as u64, found.examples, "{id}");
     }
-}
-
-/// A network of pictures with two layers.
-fn pictures() -> Model {
-    let inner = netproof_graph::builders::cnn(&netproof_graph::builders::CnnOptions {
-        channels: vec![4],
-        hidden: 8,
-        seed: 3,
-        ..netproof_graph::builders::CnnOptions::new([1, 6, 6], 3)
-    });
-    inner.unwrap()
 }
 
 fn report(model: &Model, epsilon: f64) -> (Tensor, Tensor, AttackReport, Vec<bool>, Vec<i64>) {
