@@ -73,6 +73,9 @@ pub fn run(
         if retrains && subject.record().is_some() {
             options += " record";
         }
+        if card.challenge == netproof_core::Challenge::Adversarial {
+            options += &subject.attacker()?;
+        }
         let key = Key {
             check: card.id,
             version: card.version,

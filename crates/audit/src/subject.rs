@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use netproof_core::Constraints;
 use netproof_data::{Dataset, LabelKind};
 use netproof_graph::{Dim, Model};
 use netproof_tensor::Tensor;
@@ -39,6 +40,8 @@ pub struct Subject {
     train: Option<Dataset>,
     training: Option<Training>,
     record: Option<Record>,
+    others: Vec<(String, Arc<Model>)>,
+    constraints: Option<Constraints>,
     caches: [Cache; 2],
     remembered: Mutex<BTreeMap<String, Arc<dyn Any + Send + Sync>>>,
 }
@@ -95,6 +98,8 @@ impl Subject {
             train,
             training: None,
             record: None,
+            others: Vec::new(),
+            constraints: None,
             caches: Default::default(),
             remembered: Mutex::default(),
         })
@@ -113,6 +118,42 @@ impl Subject {
         Self { record, ..self }
     }
 
+    /// The subject with other networks for the same task, by name: an attacker may hold them.
+    #[must_use]
+    pub fn with_others(self, others: Vec<(String, Arc<Model>)>) -> Self {
+        Self { others, ..self }
+    }
+
+    /// The subject with what a changed row must keep to be a row that can be.
+    #[must_use]
+    pub fn with_constraints(self, constraints: Option<Constraints>) -> Self {
+        Self { constraints, ..self }
+    }
+
+    /// Other networks for the same task, by name.
+    pub fn others(&self) -> &[(String, Arc<Model>)] {
+        &self.others
+    }
+
+    /// What a changed row must keep.
+    pub fn constraints(&self) -> Option<&Constraints> {
+        self.constraints.as_ref()
+    }
+
+    /// What besides network, data and options decides what an attacker can do; empty where nothing does.
+    /// # Errors
+    /// One of the other networks cannot be written.
+    pub(crate) fn attacker(&self) -> Result<String, AuditError> {
+        let mut text = String::new();
+        for (name, model) in &self.others {
+            text += &format!(" {name} {}", model.sha256()?);
+        }
+        if let Some(c) = self.constraints.as_ref().filter(|c| !c.is_empty()) {
+            text += &format!(" {}", json!(c));
+        }
+        Ok(text)
+    }
+
     /// How the network is trained, where that is known.
     pub fn training(&self) -> Option<&Training> {
         self.training.as_ref()
@@ -128,7 +169,7 @@ impl Subject {
     /// See [`Subject::new`].
     pub fn with_model(&self, model: Model) -> Result<Self, AuditError> {
         let own = Self::new(model, self.model_name.clone(), self.data.clone(), self.train.clone())?;
-        Ok(own.with_training(self.training.clone()))
+        Ok(own.with_training(self.training.clone()).seen_as(self))
     }
 
     /// The same network with other rows under audit.
@@ -137,7 +178,12 @@ impl Subject {
     pub fn with_data(&self, data: Dataset) -> Result<Self, AuditError> {
         let model = Model::from_file(self.model.to_file()?)?;
         let own = Self::new(model, self.model_name.clone(), data, self.train.clone())?;
-        Ok(Self { record: self.record.clone(), ..own.with_training(self.training.clone()) })
+        Ok(Self { record: self.record.clone(), ..own.with_training(self.training.clone()).seen_as(self) })
+    }
+
+    /// With the attacker of another subject.
+    fn seen_as(self, other: &Self) -> Self {
+        Self { others: other.others.clone(), constraints: other.constraints.clone(), ..self }
     }
 
     /// Name of the network.

@@ -10,7 +10,7 @@ pub mod attacks;
 pub mod certificates;
 pub(crate) mod certified_accuracy;
 pub mod certifier;
-pub(crate) mod checks;
+pub mod checks;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod corruptions;
@@ -21,8 +21,10 @@ pub mod harness;
 mod hyperplane;
 pub mod loss;
 pub mod masking;
+pub mod motion;
 pub(crate) mod noise_stability;
 pub mod oracle;
+pub mod possible;
 pub mod projection;
 pub mod protocol;
 #[cfg(test)]
@@ -31,6 +33,8 @@ pub mod protocols;
 pub mod report;
 mod rows;
 mod smallest;
+mod square;
+mod surrogate;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod verify;

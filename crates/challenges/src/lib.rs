@@ -44,6 +44,14 @@ pub static CHECKS: Checks = &[
         build: check::<adversarial::checks::autoattack::AutoAttackCheck>,
     },
     Entry {
+        card: &adversarial::checks::minimal_perturbation::CARD,
+        build: check::<adversarial::checks::minimal_perturbation::MinimalPerturbation>,
+    },
+    Entry {
+        card: &adversarial::checks::transferability::CARD,
+        build: check::<adversarial::checks::transferability::Transferability>,
+    },
+    Entry {
         card: &adversarial::defences::adaptive_attack::CARD,
         build: check::<adversarial::defences::adaptive_attack::AdaptiveAttack>,
     },

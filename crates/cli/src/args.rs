@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use netproof_audit::{Subject, Training};
 use netproof_challenges::training_registry;
+use netproof_core::Constraints;
 use netproof_data::{Dataset, OnBadRow, OpenOptions, Scale, Task};
 use netproof_graph::{Dim, Model};
 use netproof_train::{DataSection, Recipe, Record, ScaleName, TaskName};
@@ -168,6 +169,12 @@ pub(crate) struct SubjectArgs {
     /// How the network is trained (TOML, as for `netproof train`) [default: its graph from fresh weights].
     #[arg(long, value_name = "RECIPE.toml")]
     pub(crate) recipe: Option<PathBuf>,
+    /// Another network for the same task that an attacker may hold (ONNX); may be given more than once.
+    #[arg(long = "surrogate", value_name = "FILE")]
+    pub(crate) surrogates: Vec<PathBuf>,
+    /// What a changed row of a table must keep (TOML): immutable, increase, decrease, integer, steps, budgets, bounds, one_hot.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) constraints: Option<PathBuf>,
     /// Use only the first N rows.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -266,13 +273,24 @@ impl SubjectArgs {
             data: ProjectData { path: Some(data), reading },
             train_data: ProjectData { path: train_spec, reading: train_reading },
             checks: options.clone(),
+            surrogates,
+            constraints,
             ..Project::default()
         };
         resolved.audit.limit = limit;
         resolved.audit.seed = Some(seed);
         resolved.audit.recipe = recipe_path;
         resolved.make_absolute()?;
-        let subject = Subject::new(model, name, test, train)?.with_training(training).with_record(record);
+        let surrogates = if self.surrogates.is_empty() { project.surrogates.clone() } else { self.surrogates };
+        let constraints = match &self.constraints {
+            Some(path) => read_constraints(path)?,
+            None => project.constraints.clone(),
+        };
+        let subject = Subject::new(model, name, test, train)?
+            .with_training(training)
+            .with_record(record)
+            .with_others(load_others(&surrogates, &mean, &std)?)
+            .with_constraints(Some(constraints.clone()));
         Ok(Loaded { subject, stem, project, seed, options, resolved })
     }
 }
@@ -280,6 +298,28 @@ impl SubjectArgs {
 /// The record that `netproof train` leaves beside a network.
 fn record_beside(model: &Path) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(model.with_extension("train.json")).ok()?).ok()
+}
+
+/// Other networks, by the names of their files, behind the normalisation of the one under audit.
+fn load_others(
+    paths: &[PathBuf],
+    mean: &Option<Vec<f32>>,
+    std: &Option<Vec<f32>>,
+) -> anyhow::Result<Vec<(String, Arc<Model>)>> {
+    let load = |path: &PathBuf| -> anyhow::Result<(String, Arc<Model>)> {
+        let mut model = Model::load(path).with_context(|| format!("loading the surrogate {}", path.display()))?;
+        if let (Some(mean), Some(std)) = (mean, std) {
+            model = model.prepend_normalization(mean, std)?;
+        }
+        let name = path.file_stem().map_or_else(|| path.display().to_string(), |s| s.to_string_lossy().into_owned());
+        Ok((name, Arc::new(model)))
+    };
+    paths.iter().map(load).collect()
+}
+
+fn read_constraints(path: &Path) -> anyhow::Result<Constraints> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading the constraints {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("the constraints {} are not right", path.display()))
 }
 
 /// Reads a recipe; paths in it become relative to where we are.

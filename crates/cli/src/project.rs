@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use netproof_core::Constraints;
 use serde::{Deserialize, Serialize};
 
 use crate::args::DataArgs;
@@ -14,9 +15,13 @@ pub(crate) struct Project {
     pub(crate) model: Option<PathBuf>,
     pub(crate) mean: Option<Vec<f32>>,
     pub(crate) std: Option<Vec<f32>>,
+    /// Other networks for the same task that an attacker may hold.
+    pub(crate) surrogates: Vec<PathBuf>,
     pub(crate) data: DataSection,
     pub(crate) train_data: DataSection,
     pub(crate) audit: AuditSection,
+    /// What a changed row of a table must keep.
+    pub(crate) constraints: Constraints,
     /// Options by check id.
     pub(crate) checks: toml::Table,
 }
@@ -53,6 +58,7 @@ impl Project {
             toml::from_str(&text).with_context(|| format!("the project file {} is not right", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         project.model = project.model.map(|p| folder.join(p));
+        project.surrogates = project.surrogates.into_iter().map(|p| folder.join(p)).collect();
         project.audit.policy = project.audit.policy.map(|p| folder.join(p));
         project.audit.recipe = project.audit.recipe.map(|p| folder.join(p));
         for section in [&mut project.data, &mut project.train_data] {
@@ -63,7 +69,8 @@ impl Project {
 
     /// Makes all paths whole, so that the file means the same wherever it lies.
     pub(crate) fn make_absolute(&mut self) -> anyhow::Result<()> {
-        for path in [&mut self.model, &mut self.audit.recipe, &mut self.audit.policy].into_iter().flatten() {
+        let own = [&mut self.model, &mut self.audit.recipe, &mut self.audit.policy].into_iter().flatten();
+        for path in own.chain(&mut self.surrogates) {
             *path = std::path::absolute(&*path).with_context(|| format!("resolving {}", path.display()))?;
         }
         for section in [&mut self.data, &mut self.train_data] {

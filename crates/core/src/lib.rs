@@ -3,12 +3,14 @@
 //! Plain serde types. No tensors, no files, no clock.
 
 mod card;
+mod constraints;
 mod diff;
 mod evidence;
 mod finding;
 mod threat;
 
 pub use card::{Card, CardKind, Need, OptionDoc};
+pub use constraints::Constraints;
 pub use diff::{AuditDiff, Change, Changed, DIFF_SCHEMA, Difference, FindingDiff, Side};
 pub use evidence::{
     Axis, Cell, Evidence, Gallery, GalleryItem, GallerySection, Mark, Picture, Plot, PlotKind, Series, Table,

@@ -16,11 +16,19 @@ pub enum Norm {
     L1,
     /// The number of features that change.
     L0,
+    /// The side of the smallest square that holds all changed pixels; within it every value may change. Of rows that are no
+    /// pictures, the length of the stretch of features.
+    Patch,
+    /// How far a picture is turned and moved: the larger of the angle in units of 30 degrees and the shift in units of a
+    /// tenth of its side.
+    Spatial,
 }
 
 impl Norm {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Linf, Self::L2, Self::L1, Self::L0];
+    pub const ALL: [Self; 6] = [Self::Linf, Self::L2, Self::L1, Self::L0, Self::Patch, Self::Spatial];
+    /// Those that two rows alone decide, whatever their shape is.
+    pub const OF_VECTORS: [Self; 4] = [Self::Linf, Self::L2, Self::L1, Self::L0];
 
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -29,6 +37,8 @@ impl Norm {
             Self::L2 => "l2",
             Self::L1 => "l1",
             Self::L0 => "l0",
+            Self::Patch => "patch",
+            Self::Spatial => "spatial",
         }
     }
 }
@@ -63,7 +73,7 @@ impl std::error::Error for ThreatError {}
 pub struct Threat {
     /// How the change is measured.
     pub norm: Norm,
-    /// How large it may be; for l0 a number of features.
+    /// How large it may be; for l0 a number of features, for patches a number of pixels.
     pub epsilon: f64,
     /// Least and largest value of a feature, such as 0 and 1 for pixels.
     pub bounds: [f64; 2],
@@ -99,16 +109,22 @@ impl Threat {
         self.bounds[1] - self.bounds[0]
     }
 
-    /// Whether every input within the bounds can be reached: then robustness can only be that of a constant network.
-    pub fn is_unbounded(&self, features: usize) -> bool {
+    /// The epsilon from which every input within the bounds can be reached; never less than it is.
+    pub fn reach(&self, features: usize) -> f64 {
         let n = features as f64;
-        let reach = match self.norm {
+        match self.norm {
             Norm::Linf => self.width(),
             Norm::L2 => self.width() * n.sqrt(),
             Norm::L1 => self.width() * n,
-            Norm::L0 => n,
-        };
-        self.epsilon >= reach
+            // A square as wide as a picture holds all of it; how wide that is is not known here.
+            Norm::L0 | Norm::Patch => n,
+            Norm::Spatial => f64::INFINITY,
+        }
+    }
+
+    /// Whether every input within the bounds can be reached: then robustness can only be that of a constant network.
+    pub fn is_unbounded(&self, features: usize) -> bool {
+        self.epsilon >= self.reach(features)
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) fn step(ball: &Ball, gradient: &[f32], size: f32, x: &mut [f32]) {
             let each = if ball.norm == Norm::L1 { size / chosen.len().max(1) as f32 } else { size };
             chosen.into_iter().for_each(|i| x[i] += each.copysign(gradient[i]));
         }
+        // Patches and motions are searched in ways of their own.
+        Norm::Patch | Norm::Spatial => {}
     }
 }
 
@@ -83,6 +85,7 @@ pub(crate) fn linear_maximum(ball: &Ball, origin: &[f32], gradient: &[f32]) -> V
                 x[i] = if gradient[i] > 0.0 { ball.high } else { ball.low };
             }
         }
+        Norm::Patch | Norm::Spatial => {}
     }
     x
 }
@@ -114,6 +117,7 @@ pub(crate) fn random_point(ball: &Ball, origin: &[f32], rng: &mut Rng) -> Vec<f3
             }
             x
         }
+        Norm::Patch | Norm::Spatial => origin.to_vec(),
     };
     ball.project(origin, &mut x);
     x
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn random_points_are_within_the_ball_and_differ() {
         let o = vec![0.5; 40];
-        for norm in Norm::ALL {
+        for norm in Norm::OF_VECTORS {
             let b = ball(norm, if norm == Norm::L0 { 5.0 } else { 0.4 });
             let mut rng = Rng::new(5);
             let (a, c) = (random_point(&b, &o, &mut rng), random_point(&b, &o, &mut rng));

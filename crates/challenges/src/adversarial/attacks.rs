@@ -12,9 +12,11 @@ mod fgsm;
 mod fmn;
 mod hop_skip_jump;
 mod mi_fgsm;
+mod patch;
 pub mod pgd;
 mod sigma_zero;
 mod sim_ba;
+mod spatial;
 pub(crate) mod square;
 
 use netproof_audit::Entry;
@@ -39,6 +41,8 @@ pub static ATTACKS: Attacks = &[
     Entry { card: &fmn::CARD, build: attack::<fmn::Fmn> },
     Entry { card: &ead::CARD, build: attack::<ead::Ead> },
     Entry { card: &sigma_zero::CARD, build: attack::<sigma_zero::SigmaZero> },
+    Entry { card: &patch::CARD, build: attack::<patch::Patch> },
+    Entry { card: &spatial::CARD, build: attack::<spatial::Spatial> },
     Entry { card: &sim_ba::CARD, build: attack::<sim_ba::SimBa> },
     Entry { card: &boundary::CARD, build: attack::<boundary::Boundary> },
     Entry { card: &hop_skip_jump::CARD, build: attack::<hop_skip_jump::HopSkipJump> },

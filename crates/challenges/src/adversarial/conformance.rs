@@ -13,8 +13,10 @@ use super::attack::{Attack, Batch, Goal};
 use super::attacks::ATTACKS;
 use super::harness::{Fate, Harness};
 use super::loss::is_right;
+use super::motion::Motion;
 use super::oracle::Oracle;
-use super::projection::{distance, tolerance};
+use super::possible::Possible;
+use super::projection::{distance, size, tolerance};
 use super::test_support::{propose, rows, small, victim};
 
 const INPUTS: usize = 12;
@@ -32,6 +34,8 @@ fn threat(norm: Norm, scale: f64) -> Threat {
         Norm::L2 => 0.3,
         Norm::L1 => 0.8,
         Norm::L0 => 3.0,
+        Norm::Patch => 3.0,
+        Norm::Spatial => 1.0,
     };
     Threat::new(norm, epsilon * scale, [0.0, 1.0]).unwrap()
 }
@@ -68,7 +72,10 @@ fn raw_proposals_have_the_shape_and_stay_within_threat_and_bounds() {
             assert_eq!(y.len(), x.len(), "{}", a.card.id);
             for (i, (y, x)) in y.chunks(INPUTS).zip(x.chunks(INPUTS)).enumerate() {
                 assert!(y.iter().all(|v| (0.0..=1.0).contains(v)), "{} {norm}: {y:?}", a.card.id);
-                let d = distance(norm, x, y);
+                if norm == Norm::Spatial {
+                    continue;
+                }
+                let d = size(norm, &[INPUTS], x, y);
                 let free = a.method.goal() == Goal::SmallestNorm;
                 assert!(
                     free || d <= t.epsilon + tolerance(&t, INPUTS),
@@ -78,6 +85,26 @@ fn raw_proposals_have_the_shape_and_stay_within_threat_and_bounds() {
                 );
             }
             assert_eq!(y[5 * INPUTS..], x[5 * INPUTS..], "{} {norm}: a wrong row is answered with itself", a.card.id);
+        }
+    });
+}
+
+#[test]
+fn a_motion_is_declared_and_within_the_threat_where_it_is_what_was_proposed() {
+    let (model, x, labels) = setup(6);
+    let v = victim(&model, &[INPUTS]);
+    each(|a, norm| {
+        if norm == Norm::Spatial {
+            let t = threat(norm, 2.0);
+            let logits = v.logits(&x).unwrap();
+            let oracle = Oracle::new(&v, 6, None);
+            let batch = Batch { x: &x, logits: &logits, labels: &labels, seeds: &seeds(0, 6) };
+            let y = a.method.propose(&oracle, &batch, &t).unwrap();
+            for (i, (y, x)) in y.chunks(INPUTS).zip(x.chunks(INPUTS)).enumerate() {
+                let motion = oracle.motion(i).unwrap_or_default();
+                assert!(motion.size(&[INPUTS]) <= 2.0 + 1e-6, "{}: {motion:?}", a.card.id);
+                assert_eq!(motion.apply(&[INPUTS], x, 0.0), y, "{}", a.card.id);
+            }
         }
     });
 }
@@ -204,6 +231,89 @@ impl Attack for Short {
     fn propose(&self, _: &Oracle<'_, '_>, batch: &Batch<'_>, _: &Threat) -> Result<Vec<f32>, AttackError> {
         Ok(batch.x[1..].to_vec())
     }
+}
+
+/// Says that it turned the picture far, and proposes something else.
+struct Lying;
+
+impl Attack for Lying {
+    fn norms(&self) -> &'static [Norm] {
+        &[Norm::Spatial]
+    }
+
+    fn propose(&self, oracle: &Oracle<'_, '_>, batch: &Batch<'_>, _: &Threat) -> Result<Vec<f32>, AttackError> {
+        (0..batch.len()).for_each(|i| oracle.declare(i, Motion { right: 40.0, ..Motion::default() }));
+        Ok(batch.x.iter().map(|v| 1.0 - v).collect())
+    }
+}
+
+#[test]
+fn the_harness_makes_what_was_declared_and_no_more_than_is_allowed() {
+    let (model, x, labels) = setup(8);
+    let v = victim(&model, &[INPUTS]);
+    let mut h = harness(&v, threat(Norm::Spatial, 1.0), &x, &labels);
+    let rows = h.standing();
+    h.attack(&MISBEHAVING, "lying", &Lying, &rows).unwrap();
+    assert_eq!(h.stages()[0].clipped, 8);
+    let motion = Motion { right: 0.1 * INPUTS as f32, ..Motion::default() };
+    for (i, o) in h.outcomes().iter().enumerate() {
+        if matches!(o.fate, Fate::Broken(_)) {
+            let made = motion.apply(&[INPUTS], &x[i * INPUTS..(i + 1) * INPUTS], 0.0);
+            assert_eq!(h.adversarial()[i * INPUTS..(i + 1) * INPUTS], made);
+            assert!(h.motions()[i] == motion && (o.norm - 1.0).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn the_harness_keeps_the_square_with_most_of_a_change_that_is_everywhere() {
+    let (model, x, labels) = setup(8);
+    let v = victim(&model, &[INPUTS]);
+    let mut h = harness(&v, threat(Norm::Patch, 1.0), &x, &labels);
+    struct Everywhere;
+    impl Attack for Everywhere {
+        fn norms(&self) -> &'static [Norm] {
+            &[Norm::Patch]
+        }
+        fn propose(&self, _: &Oracle<'_, '_>, batch: &Batch<'_>, _: &Threat) -> Result<Vec<f32>, AttackError> {
+            Ok(batch.x.iter().map(|v| 1.0 - v).collect())
+        }
+    }
+    let rows = h.standing();
+    h.attack(&MISBEHAVING, "everywhere", &Everywhere, &rows).unwrap();
+    assert_eq!(h.stages()[0].clipped, 8);
+    for (a, x) in h.adversarial().chunks(INPUTS).zip(x.chunks(INPUTS)) {
+        assert!(size(Norm::Patch, &[INPUTS], x, a) <= 3.0);
+    }
+}
+
+/// Whatever an attack asks or proposes, the network sees rows that can be, and the examples are such.
+#[test]
+fn examples_keep_what_rows_must_keep_for_every_attack() {
+    let (model, x, labels) = setup(12);
+    let v = victim(&model, &[INPUTS]);
+    let mut declared = netproof_core::Constraints { immutable: vec!["0..3".to_owned()], ..Default::default() };
+    declared.increase = vec!["3..6".to_owned()];
+    declared.budgets.insert("6".to_owned(), 0.05);
+    declared.steps.insert("7".to_owned(), 0.03);
+    let possible = Possible::of(&declared, None, INPUTS).unwrap();
+    let mut broken = 0;
+    each(|a, norm| {
+        if matches!(norm, Norm::Patch | Norm::Spatial) {
+            return;
+        }
+        let mut h = harness(&v, threat(norm, 4.0), &x, &labels).keeping(Some(possible.clone()));
+        h.run(a).unwrap();
+        for (i, o) in h.outcomes().iter().enumerate() {
+            if matches!(o.fate, Fate::Broken(_)) {
+                broken += 1;
+                let (x, y) = (&x[i * INPUTS..(i + 1) * INPUTS], &h.adversarial()[i * INPUTS..(i + 1) * INPUTS]);
+                assert_eq!(possible.violation(x, y), None, "{} {norm}", a.card.id);
+                assert_eq!(x[..3], y[..3]);
+            }
+        }
+    });
+    assert!(broken > 60, "{broken}");
 }
 
 fn harness<'v, 'm>(v: &'v super::victim::Victim<'m>, t: Threat, x: &[f32], labels: &[usize]) -> Harness<'v, 'm> {

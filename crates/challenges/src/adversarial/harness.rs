@@ -15,9 +15,12 @@ use netproof_tensor::Tensor;
 use super::AttackError;
 use super::attack::{Attack, Batch, Goal};
 use super::loss::{is_right, margin};
-use super::oracle::{Count, Oracle};
-use super::projection::{Ball, distance, tolerance};
+use super::motion::Motion;
+use super::oracle::{Count, Limits, Oracle};
+use super::possible::Possible;
+use super::projection::{Ball, size, tolerance};
 use super::rows::{gather, row, row_mut};
+use super::square;
 use super::victim::Victim;
 
 /// What is known of a row.
@@ -55,7 +58,7 @@ impl Fate {
 
 /// Proposes given examples, batch after batch.
 struct Replay {
-    examples: std::sync::Mutex<Vec<f32>>,
+    examples: std::sync::Mutex<(Vec<f32>, Vec<Motion>)>,
 }
 
 static REPLAY: Card = Card {
@@ -80,11 +83,12 @@ impl Attack for Replay {
         Goal::SmallestNorm
     }
 
-    fn propose(&self, _: &Oracle<'_, '_>, batch: &Batch<'_>, _: &Threat) -> Result<Vec<f32>, AttackError> {
+    fn propose(&self, oracle: &Oracle<'_, '_>, batch: &Batch<'_>, _: &Threat) -> Result<Vec<f32>, AttackError> {
         let mut all = self.examples.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let taken = batch.x.len().min(all.len());
-        let rest = all.split_off(taken);
-        Ok(std::mem::replace(&mut *all, rest))
+        let (taken, moved) = (batch.x.len().min(all.0.len()), batch.len().min(all.1.len()));
+        all.1.drain(..moved).enumerate().for_each(|(i, motion)| oracle.declare(i, motion));
+        let rest = all.0.split_off(taken);
+        Ok(std::mem::replace(&mut all.0, rest))
     }
 }
 
@@ -149,6 +153,9 @@ pub struct Harness<'v, 'm> {
     logits: Vec<f32>,
     outcomes: Vec<Outcome>,
     adversarial: Vec<f32>,
+    motions: Vec<Motion>,
+    possible: Option<Possible>,
+    surrogates: Vec<(String, Victim<'m>)>,
     stages: Vec<Stage>,
     notes: Vec<String>,
     progress: &'v dyn Progress,
@@ -219,6 +226,9 @@ impl<'v, 'm> Harness<'v, 'm> {
             judge,
             threat,
             adversarial: values.clone(),
+            motions: vec![Motion::default(); n],
+            possible: None,
+            surrogates: Vec::new(),
             x: values,
             labels: labels.to_vec(),
             row_ids: row_ids.to_vec(),
@@ -237,6 +247,36 @@ impl<'v, 'm> Harness<'v, 'm> {
     pub fn until(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline;
         self
+    }
+
+    /// The same where a changed row must keep something: what attacks ask about and propose is moved to the nearest row that can
+    /// be.
+    #[must_use]
+    pub fn keeping(mut self, possible: Option<Possible>) -> Self {
+        self.possible = possible;
+        self
+    }
+
+    /// The same with other networks, by name, that an attacker holds: attacks on them may carry over.
+    #[must_use]
+    pub fn with_surrogates(mut self, surrogates: Vec<(String, Victim<'m>)>) -> Self {
+        self.surrogates = surrogates;
+        self
+    }
+
+    /// Other networks that an attacker holds.
+    pub fn surrogates(&self) -> &[(String, Victim<'m>)] {
+        &self.surrogates
+    }
+
+    /// What a changed row must keep.
+    pub fn possible(&self) -> Option<&Possible> {
+        self.possible.as_ref()
+    }
+
+    /// How the example of each row was turned and moved, where that is what the threat allows.
+    pub fn motions(&self) -> &[Motion] {
+        &self.motions
     }
 
     /// Number of rows.
@@ -364,10 +404,14 @@ impl<'v, 'm> Harness<'v, 'm> {
     /// Takes over what an earlier evaluation found: its examples are replayed, and count only if the network is wrong on
     /// them. Answers how many rows were broken.
     /// # Shapes
-    /// `[n, row]`: the row itself where nothing was found
+    /// `[n, row]`: the row itself where nothing was found; `motions [n]`, empty unless they are what the threat allows
     /// # Errors
     /// The shape does not fit, or the network refuses.
-    pub fn replay(&mut self, name: &str, examples: &[f32]) -> Result<usize, AttackError> {
+    pub fn replay(&mut self, name: &str, examples: &[f32], motions: &[Motion]) -> Result<usize, AttackError> {
+        if !motions.is_empty() && motions.len() != self.len() {
+            let message = format!("{} earlier motions for {} rows", motions.len(), self.len());
+            return Err(AttackError::Mismatch(message));
+        }
         if examples.len() != self.x.len() {
             let message = format!(
                 "{} values of earlier examples for {} rows of {}",
@@ -380,8 +424,9 @@ impl<'v, 'm> Harness<'v, 'm> {
         let len = self.victim.row_len();
         let rows: Vec<usize> =
             self.standing().into_iter().filter(|&i| row(examples, len, i) != row(&self.x, len, i)).collect();
-        let examples = gather(examples, len, &rows);
-        self.attack(&REPLAY, name, &Replay { examples: std::sync::Mutex::new(examples) }, &rows)
+        let motions = rows.iter().filter_map(|&r| motions.get(r).copied()).collect();
+        let replay = Replay { examples: std::sync::Mutex::new((gather(examples, len, &rows), motions)) };
+        self.attack(&REPLAY, name, &replay, &rows)
     }
 
     /// Runs an attack on the rows that stand.
@@ -461,8 +506,13 @@ impl<'v, 'm> Harness<'v, 'm> {
         let labels: Vec<usize> = rows.iter().map(|&r| self.labels[r]).collect();
         let seeds: Vec<u64> = rows.iter().map(|&r| self.seeds[r]).collect();
         let batch = Batch { x: &x, logits: &logits, labels: &labels, seeds: &seeds };
-        let victim = self.victim.clone();
-        let oracle = Oracle::new(&victim, rows.len(), self.deadline);
+        let (victim, possible) = (self.victim.clone(), self.possible.clone());
+        let (ball, within) = (Ball::from(&self.threat), attack.goal() == Goal::WithinEpsilon);
+        // Attacks for the smallest change may ask beyond epsilon.
+        let room = if within { ball } else { Ball { epsilon: f32::INFINITY, ..ball } };
+        let limits = |possible| Limits { possible, origins: &x, ball: room };
+        let limits = possible.as_ref().map(limits);
+        let oracle = Oracle::new(&victim, rows.len(), self.deadline).within(limits);
         let proposed = attack.propose(&oracle, &batch, &self.threat);
         for (&r, count) in rows.iter().zip(oracle.counts()) {
             self.outcomes[r].count += count;
@@ -473,33 +523,54 @@ impl<'v, 'm> Harness<'v, 'm> {
             let message = format!("{} values for {} rows of {len}", proposed.len(), rows.len());
             return Err(AttackError::Contract { attack: card.id, message });
         }
-        let ball = Ball::from(&self.threat);
-        let within = attack.goal() == Goal::WithinEpsilon;
+        let mut sizes = Vec::with_capacity(rows.len());
         for (i, p) in proposed.chunks_exact_mut(len.max(1)).enumerate() {
             let origin = batch.row(i);
-            if !self.is_within(origin, p, within) {
+            if self.threat.norm == Norm::Spatial {
+                let (said, shape) = (oracle.motion(i).unwrap_or_default(), victim.row());
+                let motion = said.within(self.threat.epsilon, shape);
+                let made = motion.apply(shape, origin, ball.low);
+                if motion != said || made != *p {
+                    stage.clipped += 1;
+                    p.copy_from_slice(&made);
+                }
+                sizes.push((motion.size(shape), motion));
+                continue;
+            }
+            if !self.is_within(p, self.size(origin, p), within) {
                 stage.clipped += 1;
                 if within {
                     ball.project(origin, p);
+                    if self.threat.norm == Norm::Patch {
+                        square::keep_largest(victim.row(), origin, p, self.threat.epsilon as usize);
+                    }
                 } else {
                     let clip =
                         |(v, o): (&mut f32, &f32)| *v = if v.is_nan() { *o } else { v.clamp(ball.low, ball.high) };
                     p.iter_mut().zip(origin).for_each(clip);
                 }
             }
+            if let Some(limits) = &limits {
+                limits.possible.project(origin, p, Some(&limits.ball));
+            }
+            sizes.push((self.size(origin, p), Motion::default()));
         }
         let answers = self.judge.logits(&proposed)?;
         for (i, &r) in rows.iter().enumerate() {
             let (z, p) = (row(&answers, k, i), row(&proposed, len, i));
-            self.judge_row(card, r, p, z, index, stage)?;
+            self.judge_row(card, r, (p, z, sizes[i]), index, stage)?;
         }
         Ok(())
     }
 
-    /// Whether a point is within the threat up to rounding; only within the bounds where `epsilon` does not matter.
-    fn is_within(&self, origin: &[f32], p: &[f32], epsilon: bool) -> bool {
+    fn size(&self, origin: &[f32], p: &[f32]) -> f64 {
+        size(self.threat.norm, self.victim.row(), origin, p)
+    }
+
+    /// Whether a point this far from its row is within the threat up to rounding; only within the bounds where `epsilon` does
+    /// not matter.
+    fn is_within(&self, p: &[f32], size: f64, epsilon: bool) -> bool {
         let [low, high] = self.threat.bounds.map(|b| b as f32);
-        let size = distance(self.threat.norm, origin, p);
         let near = size <= self.threat.epsilon + tolerance(&self.threat, p.len());
         p.iter().all(|v| *v >= low && *v <= high) && (near || (!epsilon && size.is_finite()))
     }
@@ -508,15 +579,12 @@ impl<'v, 'm> Harness<'v, 'm> {
         &mut self,
         card: &'static Card,
         r: usize,
-        p: &[f32],
-        z: &[f32],
+        (p, z, (size, motion)): (&[f32], &[f32], (f64, Motion)),
         index: usize,
         stage: &mut Stage,
     ) -> Result<(), AttackError> {
         let (len, label) = (self.victim.row_len(), self.labels[r]);
-        let origin = row(&self.x, len, r);
-        let size = distance(self.threat.norm, origin, p);
-        let within = self.is_within(origin, p, true);
+        let within = self.is_within(p, size, true);
         let wrong = !is_right(z, label);
         let o = &mut self.outcomes[r];
         if within && margin(z, label) < o.margin {
@@ -542,6 +610,7 @@ impl<'v, 'm> Harness<'v, 'm> {
             _ => {}
         }
         o.norm = size;
+        self.motions[r] = motion;
         row_mut(&mut self.adversarial, len, r).copy_from_slice(p);
         Ok(())
     }

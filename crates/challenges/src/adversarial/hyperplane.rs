@@ -19,7 +19,7 @@ pub(crate) fn reach(norm: Norm, x: &[f32], w: &[f32], gap: f64, low: f32, high: 
     };
     let weight = |i: usize| f64::from(w[i]).abs();
     let size: Box<dyn Fn(usize) -> f64> = match norm {
-        Norm::L1 | Norm::L0 => return reach_l1(x, w, need, sign, room),
+        Norm::L1 | Norm::L0 | Norm::Patch | Norm::Spatial => return reach_l1(x, w, need, sign, room),
         Norm::L2 => {
             let m = multiplier(x.len(), need, |i| (weight(i) * room(i), weight(i) * weight(i)));
             Box::new(move |i| if w[i] == 0.0 { 0.0 } else { (m * weight(i)).min(room(i)) })

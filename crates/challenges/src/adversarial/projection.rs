@@ -39,11 +39,14 @@ pub fn tolerance(threat: &Threat, features: usize) -> f64 {
         Norm::Linf => ulp,
         Norm::L2 => ulp * (features as f64).sqrt() + 1e-6 * threat.epsilon,
         Norm::L1 => ulp * features as f64 + 1e-6 * threat.epsilon,
-        Norm::L0 => 0.0,
+        Norm::L0 | Norm::Patch => 0.0,
+        // Angles and shifts are kept in float32.
+        Norm::Spatial => 1e-6 * threat.epsilon,
     }
 }
 
-/// Size of the change from `a` to `b`. NaN where one of them holds one.
+/// Size of the change from `a` to `b`. NaN where one of them holds one, and for norms that need to know more than two rows:
+/// see [`size`].
 pub fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f64 {
     let differences = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
     match norm {
@@ -52,7 +55,14 @@ pub fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f64 {
         Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
         Norm::L1 => differences.sum(),
         Norm::L0 => differences.map(|d| if d.is_nan() { d } else { f64::from(u8::from(d != 0.0)) }).sum(),
+        Norm::Patch | Norm::Spatial => f64::NAN,
     }
+}
+
+/// Size of the change from `a` to `b`, rows of this shape. Of a motion it is not in the pixels: see
+/// [`Motion::size`](super::motion::Motion::size).
+pub fn size(norm: Norm, row: &[usize], a: &[f32], b: &[f32]) -> f64 {
+    if norm == Norm::Patch { super::square::side(row, a, b) } else { distance(norm, a, b) }
 }
 
 impl Ball {
@@ -84,6 +94,8 @@ impl Ball {
             }
             Norm::L1 => project_l1(origin, x, e, low, high),
             Norm::L0 => project_l0(origin, x, e.max(0.0) as usize, low, high),
+            // Where a patch may be is not known here: the box is all that holds.
+            Norm::Patch | Norm::Spatial => x.iter_mut().for_each(|x| *x = x.clamp(low, high)),
         }
     }
 }
@@ -162,7 +174,7 @@ mod tests {
     #[test]
     fn projections_are_within_ball_and_box_and_leave_what_is_within_alone() {
         let mut rng = Rng::new(1);
-        for norm in Norm::ALL {
+        for norm in Norm::OF_VECTORS {
             for epsilon in [0.0, 0.05, 0.7, 3.0, 50.0] {
                 let b = ball(norm, epsilon);
                 let threat = Threat::new(norm, f64::from(epsilon), [0.0, 1.0]).unwrap();

@@ -1,7 +1,7 @@
 //! Evaluations that run several attacks in an order, and the choice of one by name.
 
 use netproof_audit::{AuditError, Configured, Entry, select};
-use netproof_core::Card;
+use netproof_core::{Card, Norm};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -46,6 +46,17 @@ pub enum Method {
 impl Method {
     /// The method where none is named.
     pub const DEFAULT: &str = "cascade";
+
+    /// The method where none is named, for a norm: [`Method::DEFAULT`], or the attack that is made for this norm alone.
+    pub fn default_for(norm: Norm) -> &'static str {
+        let own = |a: &&Entry<dyn Attack>| {
+            (a.build)(a.card, toml::Table::new()).is_ok_and(|built| built.method.norms() == [norm])
+        };
+        match norm {
+            Norm::Linf | Norm::L2 | Norm::L1 => Self::DEFAULT,
+            _ => ATTACKS.iter().find(own).map_or(Self::DEFAULT, |a| a.card.id),
+        }
+    }
 
     /// A method by id, with its options out of a table of tables.
     /// # Errors

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use netproof_audit::{Head, Silent};
-use netproof_core::{Norm, Threat};
+use netproof_core::{Constraints, Norm, Threat};
+use netproof_data::{Dataset, OpenOptions};
 use netproof_graph::Model;
 use netproof_stats::Level;
 use netproof_tensor::Tensor;
@@ -12,9 +13,10 @@ use super::AttackError;
 use super::certifier::Certifier;
 use super::harness::{Fate, Harness};
 use super::loss::margin;
+use super::possible::Possible;
 use super::protocol::Method;
 use super::report::AttackReport;
-use super::test_support::{linear, rows, small, victim};
+use super::test_support::{linear, linear_on, rows, small, victim};
 use super::verify::{Claims, verify};
 use super::victim::Victim;
 
@@ -176,10 +178,114 @@ fn out_of_time_is_no_error_and_an_earlier_run_goes_on() {
     let broken = 30 - first.standing().len();
     assert!(broken > 0);
     let mut again = harness(&v, threat, &x, &labels);
-    assert_eq!(again.replay("earlier run", first.adversarial()).unwrap(), broken);
+    assert_eq!(again.replay("earlier run", first.adversarial(), &[]).unwrap(), broken);
     // Under a smaller threat the same examples are not within it, and count for nothing.
     let mut smaller = harness(&v, threat.with_epsilon(0.01), &x, &labels);
-    assert_eq!(smaller.replay("earlier run", first.adversarial()).unwrap(), 0);
+    assert_eq!(smaller.replay("earlier run", first.adversarial(), &[]).unwrap(), 0);
+}
+
+/// Adult income: rows that can be are fewer than those in the ball, and every example is one of them.
+#[test]
+fn rows_of_a_real_table_stay_possible() {
+    let Some(folder) = golden() else { return };
+    let model = Model::load(&folder.join("adult-mlp.onnx")).unwrap();
+    let data =
+        Dataset::open(folder.join("adult-test.npz").to_str().unwrap(), &OpenOptions::default()).unwrap().take(150);
+    let batch = data.load().unwrap();
+    let (names, labels) = (data.feature_names().unwrap().to_vec(), batch.labels.classes().unwrap().to_vec());
+    let v = Victim::new(&model, Head::Logits, &[49], &batch.features).unwrap();
+    let words = |list: &[&str]| list.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
+    let group = |name: &str| vec![name.to_owned()];
+    let mut declared = Constraints {
+        immutable: words(&["race_*", "sex_*", "marital_status_*", "relationship_*", "hours_per_week"]),
+        increase: words(&["age", "education_num"]),
+        one_hot: ["workclass_*", "occupation_*", "race_*", "sex_*"].map(group).to_vec(),
+        ..Constraints::default()
+    };
+    declared.steps.insert("education_num".to_owned(), 0.3862);
+    declared.budgets.insert("age".to_owned(), 0.1);
+    declared.budgets.insert("capital_*".to_owned(), 0.1);
+    let possible = Possible::of(&declared, Some(&names), 49).unwrap();
+    let threat = Threat::new(Norm::Linf, 1.0, [-9.0, 9.0]).unwrap();
+    let ids: Vec<u64> = (0..150).collect();
+    let run = |possible: Option<Possible>| {
+        let h = Harness::new(&v, threat, &batch.features, &labels, &ids, 0, &Silent).unwrap();
+        let mut h = h.keeping(possible);
+        method("cascade", FAST).run(&mut h, &[]).unwrap();
+        h
+    };
+    let (free, kept) = (run(None), run(Some(possible.clone())));
+    let robust = |h: &Harness<'_, '_>| h.outcomes().iter().filter(|o| o.fate.is_robust()).count();
+    assert!(robust(&kept) > robust(&free) + 5, "{} of those that can be, {} of all", robust(&kept), robust(&free));
+    let (mut broken, mut moved) = (0, 0);
+    for (i, o) in kept.outcomes().iter().enumerate().filter(|(_, o)| matches!(o.fate, Fate::Broken(_))) {
+        let (x, y) = (&kept.clean()[49 * i..49 * (i + 1)], &kept.adversarial()[49 * i..49 * (i + 1)]);
+        assert_eq!(possible.violation(x, y), None, "row {i}");
+        assert!(o.norm <= 1.0 + 1e-6 && x[42..] == y[42..] && y[0] >= x[0]);
+        assert_eq!(y[5..14].iter().sum::<f32>(), 1.0, "one work class");
+        broken += 1;
+        moved += usize::from(x[5..42] != y[5..42]);
+    }
+    assert!(broken > 5 && moved > 0, "{broken} broken, {moved} with another category");
+}
+
+fn golden() -> Option<std::path::PathBuf> {
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = ["../../../shared/golden", "../../../../shared/golden"].map(|p| own.join(p));
+    found.into_iter().find(|p| p.is_dir())
+}
+
+/// What was turned and moved is made again from what is said of it, and a false word is found.
+#[test]
+fn runs_of_pictures_and_patches_are_confirmed_and_false_claims_are_found() {
+    let mut weights = netproof_stats::rng::Rng::new(8);
+    let w = [[0.0f32; 36]; 3].map(|row| row.map(|_| weights.normal() as f32));
+    let model = linear_on(&[1, 6, 6], &w, &[0.0; 3]);
+    let mut rng = netproof_stats::rng::Rng::new(4);
+    let x: Vec<f32> = (0..30 * 36).map(|_| rng.unit() as f32).collect();
+    let v = victim(&model, &[1, 6, 6]);
+    let labels: Vec<usize> = v.logits(&x).unwrap().chunks(3).map(crate::adversarial::loss::argmax).collect();
+    let tensor = |v: &[f32]| Tensor::f32(vec![30, 1, 6, 6], v.to_vec()).unwrap();
+    for (id, norm, epsilon) in [("spatial", Norm::Spatial, 2.0), ("patch", Norm::Patch, 3.0)] {
+        let mut h = harness(&v, Threat::new(norm, epsilon, [0.0, 1.0]).unwrap(), &x, &labels);
+        let m = method(id, "");
+        m.run(&mut h, &[]).unwrap();
+        let report = AttackReport::of(&h, &m, 0, Level::P95).unwrap();
+        let robust: Vec<bool> = h.outcomes().iter().map(|o| o.fate.is_robust()).collect();
+        let ids: Vec<i64> = report.outcomes.iter().map(|o| o.row as i64).collect();
+        let numbers: Vec<i64> = labels.iter().map(|&l| l as i64).collect();
+        let moved: Vec<f32> = h.motions().iter().flat_map(|m| [m.degrees, m.right, m.down]).collect();
+        let (clean, adversarial) = (tensor(h.clean()), tensor(h.adversarial()));
+        let of = |adversarial: &Tensor, moved: &[f32], epsilon: f64| {
+            let motions = Tensor::f32(vec![30, 3], moved.to_vec()).unwrap();
+            let report = AttackReport { threat: report.threat.with_epsilon(epsilon), ..report.clone() };
+            let claims = Claims {
+                clean: &clean,
+                adversarial,
+                robust: &robust,
+                labels: &numbers,
+                rows: &ids,
+                motions: Some(&motions),
+                report: &report,
+            };
+            verify(&model, &claims).unwrap()
+        };
+        let found = of(&adversarial, &moved, epsilon);
+        assert!(found.failures.is_empty() && found.confirmed == found.examples && found.examples > 5, "{id} {found:?}");
+        assert!(of(&adversarial, &moved, 0.05).failures.len() as u64 == found.examples, "{id}");
+        let broken = robust.iter().position(|r| !r).unwrap();
+        let mut other = adversarial.clone();
+        let row = &mut other.as_f32_mut().unwrap()[36 * broken..36 * (broken + 1)];
+        row.iter_mut().for_each(|v| *v = 1.0 - *v);
+        let failures = of(&other, &moved, epsilon).failures;
+        let word = if norm == Norm::Spatial { "motion" } else { "away in patch" };
+        assert!(failures.len() == 1 && failures[0].reason.contains(word), "{id} {failures:?}");
+        // What an earlier run found counts again, from what is said of it.
+        let mut again = harness(&v, *h.threat(), &x, &labels);
+        let motions = if norm == Norm::Spatial { h.motions() } else { &[] };
+        let replayed = again.replay("earlier run", h.adversarial(), motions).unwrap();
+        assert_eq!(replayed as u64, found.examples, "{id}");
+    }
 }
 
 fn report(model: &Model, epsilon: f64) -> (Tensor, Tensor, AttackReport, Vec<bool>, Vec<i64>) {
@@ -206,13 +312,14 @@ fn a_run_is_confirmed_and_every_false_claim_is_found() {
         robust: &robust,
         labels: &labels,
         rows: &ids,
+        motions: None,
         report: &report,
     };
     let found = verify(&model, &claims).unwrap();
     assert!(found.failures.is_empty() && found.examples > 5 && found.confirmed == found.examples, "{found:?}");
     let broken = report.outcomes.iter().position(|o| o.outcome == "broken").unwrap();
     let of = |adversarial: &Tensor, robust: &[bool], labels: &[i64], report: &AttackReport| {
-        let claims = Claims { clean: &clean, adversarial, robust, labels, rows: &ids, report };
+        let claims = Claims { clean: &clean, adversarial, robust, labels, rows: &ids, motions: None, report };
         verify(&model, &claims).unwrap().failures
     };
     let changed = |f: &dyn Fn(&mut [f32])| {
@@ -236,6 +343,12 @@ fn a_run_is_confirmed_and_every_false_claim_is_found() {
     assert!(of(&adversarial, &robust, &other, &report)[0].reason.contains("clean row"));
     let tighter = AttackReport { threat: report.threat.with_epsilon(0.01), ..report.clone() };
     assert!(of(&adversarial, &robust, &labels, &tighter).len() > 5);
+}
+
+#[test]
+fn every_norm_has_a_method_of_its_own() {
+    let chosen = Norm::ALL.map(Method::default_for);
+    assert_eq!(chosen, ["cascade", "cascade", "cascade", "sigma-zero", "patch", "spatial"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::AttackError;
 use super::harness::{Fate, Harness};
 use super::masking;
+use super::possible::Possible;
 use super::protocol::Method;
 
 /// Name of the array of saved examples that says which rows stand.
@@ -105,6 +106,9 @@ pub struct AttackReport {
     pub options: String,
     /// What the attacker could do.
     pub threat: Threat,
+    /// What a changed row had to keep.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub possible: Option<Possible>,
     /// Seed of the draws.
     pub seed: u64,
     /// Number of rows.
@@ -162,6 +166,7 @@ impl AttackReport {
             method: method.card().id.to_owned(),
             options: method.options().to_owned(),
             threat,
+            possible: harness.possible().cloned(),
             seed,
             rows: harness.len(),
             clean_accuracy: accuracy.clean.value,

@@ -103,7 +103,7 @@ pub(crate) fn dual(norm: Norm, w: &[f32]) -> f64 {
     match norm {
         Norm::Linf => sizes.sum(),
         Norm::L2 => sizes.map(|v| v * v).sum::<f64>().sqrt(),
-        Norm::L1 | Norm::L0 => sizes.fold(0.0, f64::max),
+        Norm::L1 | Norm::L0 | Norm::Patch | Norm::Spatial => sizes.fold(0.0, f64::max),
     }
 }
 

@@ -13,8 +13,16 @@ use super::victim::Victim;
 
 /// Logits `W x + b`.
 pub(crate) fn linear<const N: usize>(w: &[[f32; N]], b: &[f32]) -> Model {
+    linear_on(&[N], w, b)
+}
+
+/// Logits `W x + b` of rows of a shape.
+pub(crate) fn linear_on<const N: usize>(row: &[usize], w: &[[f32; N]], b: &[f32]) -> Model {
     let mut f = FileBuilder::new("linear");
-    let x = f.add_batch_input("x", &[N]);
+    let mut x = f.add_batch_input("x", row);
+    if row.len() > 1 {
+        x = f.node("Flatten", "flat", &[&x], &[]);
+    }
     let k = w.len();
     let transposed: Vec<f32> = (0..N).flat_map(|i| w.iter().map(move |row| row[i])).collect();
     let w = f.add_initializer("w", Tensor::f32(vec![N, k], transposed).unwrap());

@@ -1,13 +1,15 @@
 //! Replays the examples of a run: every claim is checked by one forward pass.
 
 use netproof_audit::Head;
+use netproof_core::Norm;
 use netproof_graph::Model;
 use netproof_tensor::Tensor;
 use serde::Serialize;
 
 use super::AttackError;
 use super::loss::is_right;
-use super::projection::{distance, tolerance};
+use super::motion::Motion;
+use super::projection::{size, tolerance};
 use super::report::AttackReport;
 use super::victim::Victim;
 
@@ -24,6 +26,8 @@ pub struct Claims<'a> {
     pub labels: &'a [i64],
     /// Numbers of the rows in the source.
     pub rows: &'a [i64],
+    /// How each example was turned and moved, `[n, 3]`: degrees, pixels to the right, pixels down. Where that is the threat.
+    pub motions: Option<&'a Tensor>,
     /// The rest.
     pub report: &'a AttackReport,
 }
@@ -71,6 +75,14 @@ pub fn verify(model: &Model, claims: &Claims<'_>) -> Result<Verified, AttackErro
     let (before, after) = (victim.logits(clean)?, victim.logits(adversarial)?);
     let mut found = Verified::default();
     let threat = &claims.report.threat;
+    let motions = match threat.norm {
+        Norm::Spatial => Some(motions(claims, n)?),
+        _ => None,
+    };
+    if let Some(p) = claims.report.possible.as_ref().filter(|p| p.features.len() != len) {
+        let message = format!("the record has constraints of {} features, rows have {len}", p.features.len());
+        return Err(AttackError::Mismatch(message));
+    }
     for i in 0..n {
         let row = claims.rows[i];
         let mut fail = |reason: String| found.failures.push(Failure { row, reason });
@@ -96,13 +108,18 @@ pub fn verify(model: &Model, claims: &Claims<'_>) -> Result<Verified, AttackErro
             fail(format!("the record says {said}, the array `robust` says {}", claims.robust[i]));
         } else if said == "broken" {
             found.examples += 1;
-            let size = distance(threat.norm, x, y);
+            let motion = motions.as_ref().map(|m| m[i]);
+            let size = motion.map_or_else(|| size(threat.norm, victim.row(), x, y), |m| m.size(victim.row()));
             let [low, high] = threat.bounds.map(|b| b as f32);
             let within = size <= threat.epsilon + tolerance(threat, len);
             if !within {
                 fail(format!("its example is {size} away in {}, more than {}", threat.norm, threat.epsilon));
             } else if let Some(v) = y.iter().find(|v| !(**v >= low && **v <= high)) {
                 fail(format!("its example holds {v}, outside {low} to {high}"));
+            } else if motion.is_some_and(|m| !is_made_by(m, victim.row(), x, y, low)) {
+                fail("its example is not the clean row after the motion that is said".to_owned());
+            } else if let Some(why) = claims.report.possible.as_ref().and_then(|p| p.violation(x, y)) {
+                fail(format!("its example cannot be: {why}"));
             } else if right(&after) {
                 fail("the network is right on its example".to_owned());
             } else {
@@ -113,12 +130,26 @@ pub fn verify(model: &Model, claims: &Claims<'_>) -> Result<Verified, AttackErro
     Ok(found)
 }
 
+/// # Errors
+/// They are missing, or of other rows.
+fn motions(claims: &Claims<'_>, n: usize) -> Result<Vec<Motion>, AttackError> {
+    let values = claims.motions.and_then(Tensor::as_f32).filter(|v| v.len() == 3 * n);
+    let values = values.ok_or_else(|| AttackError::Mismatch("the examples lack the motions, [rows, 3]".to_owned()))?;
+    Ok(values.chunks_exact(3).map(|m| Motion { degrees: m[0], right: m[1], down: m[2] }).collect())
+}
+
+/// Whether a motion of the clean row gives the example, up to the last bits of sine and cosine.
+fn is_made_by(motion: Motion, row: &[usize], clean: &[f32], example: &[f32], outside: f32) -> bool {
+    let made = motion.apply(row, clean, outside);
+    made.iter().zip(example).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1.0))
+}
+
 fn answer(right: bool) -> &'static str {
     if right { "is right" } else { "is wrong" }
 }
 
 /// What the outputs mean, as far as that matters for the largest of them.
-fn head(model: &Model, sample: &Tensor) -> Result<Head, AttackError> {
+pub(super) fn head(model: &Model, sample: &Tensor) -> Result<Head, AttackError> {
     let one = model.outputs().first().and_then(|o| o.shape.clone()).and_then(|s| s.last().cloned());
     let single = matches!(one, Some(netproof_graph::Dim::Fixed(1)))
         || Victim::new(model, Head::Logits, sample.shape().get(1..).unwrap_or_default(), sample).is_err();

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use netproof_audit::{Part, context};
+use netproof_challenges::adversarial::checks::surrogates;
 use netproof_challenges::adversarial::harness::Harness;
+use netproof_challenges::adversarial::motion::Motion;
+use netproof_challenges::adversarial::possible::Possible;
 use netproof_challenges::adversarial::protocol::Method;
 use netproof_challenges::adversarial::report::{AttackReport, ROBUST};
 use netproof_challenges::adversarial::victim::Victim;
@@ -24,12 +27,19 @@ pub(crate) const RECORD: &str = "attack.json";
 /// Name of the examples in a run's folder.
 pub(crate) const EXAMPLES: &str = "adversarial.npz";
 
+/// Array that says how each example was turned and moved: degrees, pixels to the right, pixels down.
+const MOTION: &str = "motion";
+
 /// Attack a network: how many rows stay right under small deliberate changes.
 #[derive(Args)]
 #[command(after_help = "Examples:
   netproof attack model.onnx --data images.gz:labels.gz --norm linf --eps 0.1 --limit 500
   netproof attack model.onnx --data test.npz --method autoattack --norm linf --eps 0.031 --dir run
   netproof attack model.onnx --data test.npz --norm l2 --eps 0.5 --budget 10m --out adversarial.npz --resume
+  netproof attack model.onnx --data test.npz --norm patch --eps 5 --dir run
+  netproof attack model.onnx --data test.npz --norm spatial --eps 1 --dir run
+  netproof attack model.onnx --data test.npz --method transfer --surrogate other.onnx --norm linf --eps 0.1
+  netproof attack model.onnx --data table.parquet --norm linf --eps 5 --bounds -1e6,1e6 --constraints constraints.toml
 
 `netproof methods` lists the attacks. --out holds `adversarial`, `robust` (still right after the attack), `norm`, and `label`,
 `row` and `clean` for who wants to check. `netproof verify DIR` replays the examples of --dir. With --budget the result is what
@@ -37,7 +47,7 @@ is known when the time is over; --resume goes on from the examples in --out or -
 pub(crate) struct Attack {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Which attack or protocol [default: the cascade].
+    /// Which attack or protocol [default: the cascade; for l0, patch and spatial the attack that is made for it].
     #[arg(long, value_name = "ID")]
     method: Option<String>,
     /// How the size of a change is measured.
@@ -76,6 +86,10 @@ enum NormArg {
     L1,
     /// The number of features that change.
     L0,
+    /// The side of the square of pixels in which everything may change.
+    Patch,
+    /// Rotation and shift: 1 is up to 30 degrees and a tenth of the side.
+    Spatial,
 }
 
 impl From<NormArg> for Norm {
@@ -85,6 +99,8 @@ impl From<NormArg> for Norm {
             NormArg::L2 => Self::L2,
             NormArg::L1 => Self::L1,
             NormArg::L0 => Self::L0,
+            NormArg::Patch => Self::Patch,
+            NormArg::Spatial => Self::Spatial,
         }
     }
 }
@@ -117,7 +133,7 @@ impl Attack {
             _ => bail!("--bounds needs two numbers, such as 0,1"),
         };
         let threat = Threat::new(self.norm.into(), self.eps, bounds)?;
-        let method = Method::find(self.method.as_deref().unwrap_or(Method::DEFAULT), &loaded.options)?;
+        let method = Method::find(self.method.as_deref().unwrap_or(Method::default_for(threat.norm)), &loaded.options)?;
         let progress = Terminal::default();
         let subject = &loaded.subject;
         let cx = context(subject, method.card(), method.options(), loaded.seed, Level::P95, &progress)?;
@@ -129,6 +145,8 @@ impl Attack {
         let victim = Victim::of(subject)?;
         let deadline = self.budget.and_then(|b| Instant::now().checked_add(b));
         let mut harness = Harness::new(&victim, threat, &rows.features, labels, &rows.row_ids, loaded.seed, &progress)?
+            .keeping(Possible::of_subject(subject, victim.row_len())?)
+            .with_surrogates(surrogates(subject, &victim, &rows.features)?)
             .until(deadline);
         let examples = self.dir.as_ref().map(|d| d.join(EXAMPLES));
         let kept = self.out.iter().chain(&examples).find(|p| p.is_file());
@@ -136,7 +154,8 @@ impl Attack {
             && let Some(path) = kept
         {
             let found = earlier(path, &rows.features, &rows.row_ids)?;
-            harness.replay("earlier run", &found)?;
+            let motions = if threat.norm == Norm::Spatial { earlier_motions(path)? } else { Vec::new() };
+            harness.replay("earlier run", &found, &motions)?;
         }
         method.run(&mut harness, &certifiers())?;
         let report = AttackReport::of(&harness, &method, loaded.seed, Level::P95)?;
@@ -186,6 +205,14 @@ fn earlier(path: &Path, features: &Tensor, row_ids: &[u64]) -> anyhow::Result<Ve
     examples.as_f32().map(<[f32]>::to_vec).context("the examples are no floats")
 }
 
+/// How the examples of an earlier run were turned and moved.
+fn earlier_motions(path: &Path) -> anyhow::Result<Vec<Motion>> {
+    let arrays = read_npz(path, &[MOTION], Limits::default())
+        .with_context(|| format!("reading how the examples of {} were turned and moved", path.display()))?;
+    let values = arrays.first().and_then(Tensor::as_f32).context("the motions are no floats")?;
+    Ok(values.chunks_exact(3).map(|m| Motion { degrees: m[0], right: m[1], down: m[2] }).collect())
+}
+
 fn write_examples(path: &Path, harness: &Harness<'_, '_>, shape: &[usize]) -> anyhow::Result<()> {
     let n = harness.len();
     let floats = |shape: &[usize], v: &[f32]| Tensor::f32(shape.to_vec(), v.to_vec());
@@ -196,7 +223,9 @@ fn write_examples(path: &Path, harness: &Harness<'_, '_>, shape: &[usize]) -> an
     let norm = floats(&[n], &norms)?;
     let label = Tensor::i64(vec![n], harness.labels().iter().map(|&l| l as i64).collect())?;
     let row = Tensor::i64(vec![n], harness.row_ids().iter().map(|&r| r as i64).collect())?;
-    let arrays = [
+    let motions: Vec<f32> = harness.motions().iter().flat_map(|m| [m.degrees, m.right, m.down]).collect();
+    let motion = floats(&[n, 3], &motions)?;
+    let mut arrays = vec![
         ("adversarial", &adversarial),
         (ROBUST, &robust),
         ("norm", &norm),
@@ -204,6 +233,9 @@ fn write_examples(path: &Path, harness: &Harness<'_, '_>, shape: &[usize]) -> an
         ("row", &row),
         ("clean", &clean),
     ];
+    if harness.threat().norm == Norm::Spatial {
+        arrays.push((MOTION, &motion));
+    }
     Ok(write_npz(path, &arrays)?)
 }
 
@@ -242,14 +274,18 @@ fn text(r: &AttackReport) -> String {
     out
 }
 
-/// The record and the arrays `clean`, `adversarial`, `robust`, `norm`, `label` and `row` of a run's folder.
+/// The record and the arrays `clean`, `adversarial`, `robust`, `norm`, `label`, `row` and, where pictures were moved, `motion`
+/// of a run's folder.
 pub(crate) fn read_examples(dir: &Path) -> anyhow::Result<(Record, Vec<Tensor>)> {
     let path = dir.join(RECORD);
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("reading {}; `netproof attack --dir` writes it", path.display()))?;
     let record: Record =
         serde_json::from_str(&text).with_context(|| format!("{} is no record of a run", path.display()))?;
-    let names = ["clean", "adversarial", ROBUST, "norm", "label", "row"];
+    let mut names = vec!["clean", "adversarial", ROBUST, "norm", "label", "row"];
+    if record.report.threat.norm == Norm::Spatial {
+        names.push(MOTION);
+    }
     let arrays = read_npz(&dir.join(EXAMPLES), &names, Limits::default()).context("reading the examples")?;
     Ok((record, arrays))
 }

@@ -45,7 +45,7 @@ impl Verify {
             path.display(),
             record.model_sha256
         );
-        let [clean, adversarial, robust, _, label, row] = &arrays[..] else {
+        let [clean, adversarial, robust, _, label, row, motions @ ..] = &arrays[..] else {
             anyhow::bail!("the examples lack an array")
         };
         let claims = Claims {
@@ -54,6 +54,7 @@ impl Verify {
             robust: robust.as_bool().context("`robust` holds no truth values")?,
             labels: label.as_i64().context("`label` holds no integers")?,
             rows: row.as_i64().context("`row` holds no integers")?,
+            motions: motions.first(),
             report: &record.report,
         };
         let found = verify(&model, &claims)?;

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::adversarial::AttackError;
 use crate::adversarial::attack::{Attack, Batch, Goal};
 use crate::adversarial::hyperplane::reach;
-use crate::adversarial::loss::{is_right, targets};
+use crate::adversarial::loss::targets;
 use crate::adversarial::oracle::Oracle;
 use crate::adversarial::projection::{Ball, distance};
-use crate::adversarial::rows::row_mut;
+use crate::adversarial::smallest::{Smallest, joined, nearest_boundaries};
 
 const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 /// Most weight of the move from the clean row.
@@ -109,7 +109,7 @@ impl Attack for Fab {
     fn propose(&self, oracle: &Oracle<'_, '_>, batch: &Batch<'_>, threat: &Threat) -> Result<Vec<f32>, AttackError> {
         let starts: Vec<(usize, Option<usize>)> = batch.right().into_iter().map(|i| (i, None)).collect();
         let plan = Plan { steps: self.steps, restarts: self.restarts, minimal: self.minimal };
-        let mut best = Best::new(batch);
+        let mut best = Smallest::new(batch, threat.norm);
         plan.run(&starts, oracle, batch, threat, &mut best)?;
         Ok(best.x)
     }
@@ -134,11 +134,11 @@ impl Attack for FabT {
             return Err(AttackError::Value { name: "targets", value: self.targets as f64, allowed });
         }
         let plan = Plan { steps: self.steps, restarts: self.restarts, minimal: self.minimal };
-        let mut best = Best::new(batch);
+        let mut best = Smallest::new(batch, threat.norm);
         for (from, to) in [(0, 1), (1, self.targets)] {
             let mut starts = Vec::new();
             for i in batch.right() {
-                if !plan.minimal && best.norm[i] <= threat.epsilon {
+                if !plan.minimal && best.size[i] <= threat.epsilon {
                     continue;
                 }
                 let all = targets(batch.row_logits(i), batch.labels[i]);
@@ -147,18 +147,6 @@ impl Attack for FabT {
             plan.run(&starts, oracle, batch, threat, &mut best)?;
         }
         Ok(best.x)
-    }
-}
-
-/// The smallest change found so far for each row.
-struct Best {
-    x: Vec<f32>,
-    norm: Vec<f64>,
-}
-
-impl Best {
-    fn new(batch: &Batch<'_>) -> Self {
-        Self { x: batch.x.to_vec(), norm: vec![f64::INFINITY; batch.len()] }
     }
 }
 
@@ -185,7 +173,7 @@ impl Plan {
         oracle: &Oracle<'_, '_>,
         batch: &Batch<'_>,
         threat: &Threat,
-        best: &mut Best,
+        best: &mut Smallest<'_>,
     ) -> Result<(), AttackError> {
         let fail = |name, value: usize, allowed| Err(AttackError::Value { name, value: value as f64, allowed });
         if !(1..=100_000).contains(&self.steps) {
@@ -214,19 +202,12 @@ impl Plan {
             particles.iter().for_each(|p| x.extend_from_slice(&p.x));
             let logits = oracle.logits(&owners, &x)?;
             for (p, z) in particles.iter_mut().zip(logits.chunks_exact(k)) {
-                if is_right(z, batch.labels[p.owner]) {
-                    continue;
+                if best.see(p.owner, &p.x, z) {
+                    p.x.iter_mut().zip(batch.row(p.owner)).for_each(|(x, o)| *x = o + (*x - o) * BETA);
                 }
-                let origin = batch.row(p.owner);
-                let norm = distance(ball.norm, origin, &p.x);
-                if norm < best.norm[p.owner] {
-                    best.norm[p.owner] = norm;
-                    row_mut(&mut best.x, len, p.owner).copy_from_slice(&p.x);
-                }
-                p.x.iter_mut().zip(origin).for_each(|(x, o)| *x = o + (*x - o) * BETA);
             }
             if !self.minimal {
-                particles.retain(|p| best.norm[p.owner] > threat.epsilon);
+                particles.retain(|p| best.size[p.owner] > threat.epsilon);
             }
         }
         Ok(())
@@ -252,60 +233,25 @@ impl Particle {
     }
 }
 
-/// The boundary of each particle: towards its target, or the nearest of all.
+/// The boundary of each particle: towards its target, or the nearest of all. Either all particles have a target or none.
 fn linearise(
     particles: &mut [Particle],
     ball: &Ball,
     oracle: &Oracle<'_, '_>,
     batch: &Batch<'_>,
 ) -> Result<(), AttackError> {
-    let (len, k) = (batch.row_len(), batch.classes());
-    for part in particles.chunks_mut(oracle.victim().batch_rows()) {
-        let owners: Vec<usize> = part.iter().map(|p| p.owner).collect();
-        let mut x = Vec::with_capacity(part.len() * len);
-        part.iter().for_each(|p| x.extend_from_slice(&p.x));
-        let seen = oracle.evaluate(&owners, &x)?;
-        let gap = |i: usize, class: usize| {
-            let z = &seen.logits()[i * k..(i + 1) * k];
-            f64::from(z[batch.labels[owners[i]]]) - f64::from(z[class])
-        };
-        if part.iter().all(|p| p.target.is_some()) {
-            let mut seeds = vec![0.0; part.len() * k];
-            for (i, p) in part.iter_mut().enumerate() {
-                let target = p.target.unwrap_or_default();
-                seeds[i * k + batch.labels[p.owner]] += 1.0;
-                seeds[i * k + target] -= 1.0;
-                p.gap = gap(i, target);
-            }
-            let g = seen.gradient(&seeds)?;
-            part.iter_mut().zip(g.chunks_exact(len)).for_each(|(p, g)| p.w.copy_from_slice(g));
-            continue;
-        }
-        // One gradient per rank of wrong class, so that each row skips its own label.
-        let mut nearest = vec![f64::INFINITY; part.len()];
-        for rank in 0..k - 1 {
-            let class = |label: usize| if rank < label { rank } else { rank + 1 };
-            let mut seeds = vec![0.0; part.len() * k];
-            for (i, &o) in owners.iter().enumerate() {
-                seeds[i * k + batch.labels[o]] += 1.0;
-                seeds[i * k + class(batch.labels[o])] -= 1.0;
-            }
-            let g = seen.gradient(&seeds)?;
-            for (i, (p, g)) in part.iter_mut().zip(g.chunks_exact(len)).enumerate() {
-                let gap = gap(i, class(batch.labels[p.owner]));
-                let dual = match ball.norm {
-                    Norm::Linf => g.iter().map(|v| f64::from(v.abs())).sum(),
-                    Norm::L2 => g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt(),
-                    Norm::L1 | Norm::L0 => g.iter().fold(0.0, |m: f64, v| m.max(f64::from(v.abs()))),
-                };
-                let far = gap.abs() / (1e-12 + dual);
-                if far < nearest[i] {
-                    nearest[i] = far;
-                    p.gap = gap;
-                    p.w.copy_from_slice(g);
-                }
-            }
-        }
+    let wrong = batch.classes() - 1;
+    let order = |p: &Particle| match p.target {
+        Some(target) => vec![target],
+        None => (0..=wrong).filter(|&c| c != batch.labels[p.owner]).collect(),
+    };
+    let candidates = if particles.iter().all(|p| p.target.is_some()) { 1 } else { wrong };
+    let owners: Vec<usize> = particles.iter().map(|p| p.owner).collect();
+    let orders: Vec<Vec<usize>> = particles.iter().map(order).collect();
+    let x = joined(particles.iter().map(|p| p.x.as_slice()));
+    let found = nearest_boundaries(oracle, batch, &owners, &x, ball.norm, &orders, candidates)?;
+    for (p, b) in particles.iter_mut().zip(found) {
+        (p.w, p.gap) = (b.w, b.gap);
     }
     Ok(())
 }
@@ -325,6 +271,7 @@ fn random_start(ball: &Ball, batch: &Batch<'_>, owner: usize, target: Option<usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adversarial::loss::is_right;
     use crate::adversarial::test_support::{linear, run};
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Fgsm {}
 
 impl Attack for Fgsm {
     fn norms(&self) -> &'static [Norm] {
-        &Norm::ALL
+        &Norm::OF_VECTORS
     }
 
     fn propose(&self, oracle: &Oracle<'_, '_>, batch: &Batch<'_>, threat: &Threat) -> Result<Vec<f32>, AttackError> {

@@ -1,8 +1,9 @@
 //! Fast minimum-norm: gradient steps projected onto a ball whose radius follows the boundary.
 //! Pintor, Roli, Brendel and Biggio, NeurIPS 2021, arXiv:2102.12827, algorithm 1, for l0, l1, l2 and l-infinity. Checked
 //! against: the closed form of a linear model in each norm, which it must come near.
-//! Differs from the paper: the exact projection onto ball ∩ box for l1, and features at the edge of the box that would leave it are left
-//! out of the gradient: they would take a part of each step that the box takes away again. Weak where gradients vanish.
+//! Differs from the paper: the first radius goes a hundredth beyond the linearised boundary; the exact projection onto
+//! ball ∩ box for l1; features at the edge of the box that would leave it are left out of the gradient: they would take a
+//! part of each step that the box takes away again. Weak where gradients vanish.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::adversarial::smallest::{Smallest, cosine, dual, length, origins};
 
 pub(super) static CARD: Card = Card {
     id: "fmn",
-    version: 1,
+    version: 2,
     kind: CardKind::Attack,
     title: "Fast minimum-norm attack",
     challenge: Challenge::Adversarial,
@@ -54,12 +55,14 @@ impl Default for Fmn {
     }
 }
 
+/// How far beyond the linearised boundary the first radius is: where the network is linear, a point on it is not yet wrong.
+const BEYOND: f64 = 1.01;
 /// Fraction by which the radius changes at the end.
 const LAST_GAMMA: f64 = 0.001;
 
 impl Attack for Fmn {
     fn norms(&self) -> &'static [Norm] {
-        &Norm::ALL
+        &Norm::OF_VECTORS
     }
 
     fn goal(&self) -> Goal {
@@ -115,7 +118,7 @@ impl Attack for Fmn {
                     let size = dual(norm, g);
                     let far = f64::from(margin(z, batch.labels[owner])) / size;
                     let there = distance(norm, origin, row(&x, len, i));
-                    radius[i] = if size > 0.0 { there + far.max(0.0) } else { f64::INFINITY };
+                    radius[i] = if size > 0.0 { there + BEYOND * far.max(0.0) } else { f64::INFINITY };
                     if norm == Norm::L0 {
                         radius[i] = radius[i].max(there + 1.0).ceil();
                     }

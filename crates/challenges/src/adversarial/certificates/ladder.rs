@@ -100,8 +100,8 @@ pub fn proved(
     ladder: &Ladder,
 ) -> Result<Proved, AttackError> {
     let mut result = Proved { by: vec![None; labels.len()], notes: Vec::new() };
-    if threat.norm == Norm::L0 {
-        result.notes.push("no certificate knows l0".to_owned());
+    if !matches!(threat.norm, Norm::Linf | Norm::L2 | Norm::L1) {
+        result.notes.push(format!("no certificate knows {}", threat.norm));
         return Ok(result);
     }
     let work = neurons_work(model, x);

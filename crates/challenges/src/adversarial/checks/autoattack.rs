@@ -5,6 +5,7 @@ use netproof_audit::{AuditError, Check, Context, Findings, Subject};
 use netproof_core::{Card, CardKind, Challenge, Evidence, Need, Norm, OptionDoc, Table, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::gallery::gallery;
 use super::{Target, threat};
 use crate::adversarial::protocol::Protocol as _;
 use crate::adversarial::protocols::autoattack::AutoAttack;
@@ -73,7 +74,8 @@ impl Check for AutoAttackCheck {
         });
         let columns =
             ["attack", "rows attacked", "rows broken", "robust accuracy after it", "forward passes", "backward passes"];
-        let finding = cx
+        let shown = gallery(&harness, subject, cx)?;
+        let mut finding = cx
             .finding("standard", CARD.title)
             .estimate("autoattack_accuracy", "fraction", &a.attacked)
             .explain(format!(
@@ -89,6 +91,9 @@ impl Check for AutoAttackCheck {
                 columns: columns.map(String::from).to_vec(),
                 rows: rows.collect(),
             }));
+        if let Some(gallery) = shown {
+            finding = finding.evidence(gallery);
+        }
         Ok(vec![finding.done()].into())
     }
 }

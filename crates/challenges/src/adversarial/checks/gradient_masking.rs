@@ -93,13 +93,13 @@ impl Check for GradientMasking {
             );
             return Ok(vec![f.explain(text).done()].into());
         }
-        let harness = target.harness(t, cx)?;
+        let harness = target.free_harness(t, cx)?;
         if harness.standing().is_empty() {
             return inconclusive(
                 "The network is wrong on every row without a change, so nothing can be attacked.".to_owned(),
             );
         }
-        let found = experiments(harness, |e| target.harness(t.with_epsilon(e), cx), self.queries)?;
+        let found = experiments(harness, |e| target.free_harness(t.with_epsilon(e), cx), self.queries)?;
         cx.check_time()?;
         let raised: Vec<&Flag> = found.iter().filter(|f| f.raised).collect();
         let text = if raised.is_empty() {
@@ -160,13 +160,7 @@ pub(crate) fn experiments<'v, 'm: 'v>(
         return Ok(found);
     }
     // A change that reaches everything must break everything; between it and the threat, each larger one at least as much.
-    let features = harness.victim().row_len() as f64;
-    let unbounded = match threat.norm {
-        Norm::Linf => threat.width(),
-        Norm::L2 => threat.width() * features.sqrt(),
-        Norm::L1 => threat.width() * features,
-        Norm::L0 => features,
-    };
+    let unbounded = threat.reach(harness.victim().row_len());
     let (mut counts, mut margins) = (vec![broken], Vec::new());
     let mut epsilon = threat.epsilon;
     for e in [4.0 * threat.epsilon, unbounded] {

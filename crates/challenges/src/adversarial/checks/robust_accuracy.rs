@@ -3,13 +3,14 @@
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};
 use netproof_core::{
-    Axis, Card, CardKind, Challenge, Evidence, Finding, Mark, Need, Norm, OptionDoc, Plot, PlotKind, Series, Table,
-    Verdict,
+    Axis, Card, CardKind, Challenge, Evidence, Finding, Gallery, Mark, Need, Norm, OptionDoc, Plot, PlotKind, Series,
+    Table, Verdict,
 };
 use netproof_stats::Level;
 use netproof_stats::interval::proportion::wilson;
 use serde::{Deserialize, Serialize};
 
+use super::gallery::gallery;
 use super::{Target, affordable, threat};
 use crate::adversarial::AttackError;
 use crate::adversarial::harness::{Fate, Harness, RobustAccuracy};
@@ -74,6 +75,7 @@ struct Point {
     /// Label and fate of each row.
     fates: Vec<(usize, Fate)>,
     broken_by: Vec<(String, u64, f64)>,
+    gallery: Option<Gallery>,
     notes: Vec<String>,
 }
 
@@ -114,7 +116,12 @@ impl Check for RobustAccuracyCheck {
             let mut harness = target.harness(first.with_epsilon(epsilon), cx)?;
             Cascade::default().run(&mut harness, &certifiers())?;
             cx.check_time()?;
-            points.push(Point::of(&harness, epsilon, cx.level));
+            let mut point = Point::of(&harness, epsilon, cx.level);
+            // Those of the smallest change that breaks something say most.
+            if points.iter().all(|p: &Point| p.gallery.is_none()) {
+                point.gallery = gallery(&harness, subject, cx)?;
+            }
+            points.push(point);
         }
         Ok(self.findings(subject, &points, (rows, wanted), cx).into())
     }
@@ -130,6 +137,7 @@ impl Point {
             accuracy: harness.accuracy(level),
             fates,
             broken_by: harness.stages().iter().map(stage).collect(),
+            gallery: None,
             notes: harness.notes().to_vec(),
         }
     }
@@ -152,7 +160,8 @@ impl RobustAccuracyCheck {
         notes.dedup();
         let few = (rows < wanted)
             .then(|| format!("only {rows} of {wanted} rows were attacked, as `most_gmacs` allows no more"));
-        let mut findings = vec![
+        let shown = points.iter().find_map(|p| p.gallery.clone());
+        let mut draft =
             cx.finding("attacked", title)
                 .estimate("robust_accuracy", "fraction", &a.attacked)
                 .explain(format!(
@@ -169,9 +178,11 @@ impl RobustAccuracyCheck {
                 .caveats(notes)
                 .evidence(Evidence::Plot(self.curve(points)))
                 .evidence(Evidence::Table(self.table(points)))
-                .evidence(Evidence::Table(stages(largest)))
-                .done(),
-        ];
+                .evidence(Evidence::Table(stages(largest)));
+        if let Some(gallery) = shown {
+            draft = draft.evidence(gallery);
+        }
+        let mut findings = vec![draft.done()];
         findings.extend(self.per_class(subject, largest, cx));
         findings
     }

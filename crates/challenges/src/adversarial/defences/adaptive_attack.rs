@@ -21,6 +21,7 @@ use crate::adversarial::AttackError;
 use crate::adversarial::attacks::ATTACKS;
 use crate::adversarial::attacks::pgd::Pgd;
 use crate::adversarial::harness::{Fate, Harness};
+use crate::adversarial::possible::Possible;
 use crate::adversarial::victim::{Transformation, Victim};
 use crate::shared::percent;
 
@@ -186,6 +187,7 @@ impl AdaptiveAttack {
             cx.check_time()?;
             let mut harness =
                 Harness::new(victim, threat, &batch.features, labels, &batch.row_ids, cx.seed, cx.progress)?
+                    .keeping(Possible::of_subject(subject, own.row_len())?)
                     .until(cx.deadline);
             let rows = match &standing {
                 None => {

@@ -23,7 +23,7 @@ pub(crate) static CARD: Card = Card {
             name: "rules",
             default: "[\"trades\", \"fast\"]",
             doc: "Rules that are tried, each a candidate: trades, fast, pgd-at, mart, free, awp (around trades), ibp (certified \
-                  by intervals; linf only).",
+                  by intervals; linf only), crown-ibp (by linear bounds over them).",
         },
         OptionDoc { name: "norm", default: "\"linf\"", doc: "How the size of a change is measured: linf or l2." },
         OptionDoc { name: "epsilon", default: "0.1", doc: "Size of the change, over 0, in units of the features." },
@@ -111,7 +111,7 @@ impl AdversarialTraining {
         set("bounds", self.bounds.to_vec().into());
         match rule {
             "fast" | "free" => {}
-            "ibp" => {
+            "ibp" | "crown-ibp" => {
                 // The fractions of Gowal et al. 2019: 2,000 and 10,000 of 60,000 steps.
                 set("warm_up_steps", ((all / 30) as i64).into());
                 set("ramp_steps", ((all / 6) as i64).into());
@@ -124,7 +124,8 @@ impl AdversarialTraining {
                 }
             }
             other => {
-                let message = format!("`rules` has `{other}`; there are trades, fast, pgd-at, mart, free, awp, ibp");
+                let message =
+                    format!("`rules` has `{other}`; there are trades, fast, pgd-at, mart, free, awp, ibp, crown-ibp");
                 return Err(AuditError::Option { id: CARD.id.to_owned(), message });
             }
         }
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_rule_makes_a_recipe() {
-        let rules = ["trades", "fast", "pgd-at", "mart", "free", "awp", "ibp"];
+        let rules = ["trades", "fast", "pgd-at", "mart", "free", "awp", "ibp", "crown-ibp"];
         let own = AdversarialTraining { epsilon: 0.25, ..AdversarialTraining::default() };
         let registry = crate::training_registry();
         let base =

@@ -7,6 +7,7 @@
 mod awp;
 #[cfg(test)]
 mod conformance;
+mod crown_ibp;
 pub(super) mod divergence;
 mod fast;
 mod free;
@@ -16,6 +17,7 @@ mod intervals;
 mod mart;
 mod options;
 mod pgd_at;
+mod relaxation;
 #[cfg(test)]
 pub(super) mod test_support;
 mod threat;
@@ -35,6 +37,7 @@ pub(crate) static RULES: &[Entry<dyn GradientRule>] = &[
     awp::ENTRY,
     free::ENTRY,
     ibp::ENTRY,
+    crown_ibp::ENTRY,
     super::noise_injection::RULE,
     super::defensive_distillation::RULE,
     super::diverse_ensemble::RULE,

@@ -77,7 +77,7 @@ impl Protocol for AutoAttack {
             return Err(AttackError::Value { name: "draws", value: self.draws as f64, allowed: "1 to 1000" });
         }
         let norm = harness.threat().norm;
-        if norm == Norm::L0 {
+        if !matches!(norm, Norm::Linf | Norm::L2 | Norm::L1) {
             let supported = "linf, l2, l1".to_owned();
             return Err(AttackError::Norm { attack: CARD.id, norm: norm.name(), supported });
         }

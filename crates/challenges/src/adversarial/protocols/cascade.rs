@@ -93,7 +93,7 @@ impl Protocol for Cascade {
     fn run(&self, harness: &mut Harness<'_, '_>, certifiers: &[&dyn Certifier]) -> Result<(), AttackError> {
         self.check()?;
         let norm = harness.threat().norm;
-        if norm == Norm::L0 {
+        if !matches!(norm, Norm::Linf | Norm::L2 | Norm::L1) {
             let supported = "linf, l2, l1".to_owned();
             return Err(AttackError::Norm { attack: CARD.id, norm: norm.name(), supported });
         }

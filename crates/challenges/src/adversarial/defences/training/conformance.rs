@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use netproof_core::{Norm, Threat};
 use netproof_data::{Dataset, Labels, OpenOptions};
 use netproof_graph::Model;
 use netproof_graph::builders::{Activation, mlp};
@@ -11,6 +12,8 @@ use netproof_tensor::Tensor;
 use netproof_train::{
     DataSection, Ended, Job, Method, Monitor, Recipe, RunOptions, StepReport, TrainError, Trained, Watch, train,
 };
+
+use crate::adversarial::certificates::{Ladder, proved};
 
 /// Every rule with options for small rows between −3 and 3.
 fn methods() -> Vec<Method> {
@@ -26,6 +29,7 @@ fn methods() -> Vec<Method> {
         Method::new("awp").with("of", of.clone()).with("warm_up_epochs", 1),
         with("free").with("replays", 3),
         with("ibp").with("warm_up_steps", 5).with("ramp_steps", 10),
+        with("crown-ibp").with("warm_up_steps", 5).with("ramp_steps", 10),
         Method::new("weight-noise").with("of", of),
         Method::new("distillation").with("temperature", 3.0).with("teacher_epochs", 1),
     ]
@@ -141,6 +145,27 @@ fn the_best_weights_are_best_under_attack() {
 }
 
 #[test]
+fn certified_training_certifies_more_rows_than_plain_training() {
+    let batch = points(110).load().unwrap();
+    let threat = Threat::new(Norm::Linf, 0.3, [-9.0, 9.0]).unwrap();
+    let ladder = Ladder::of(&["ibp", "crown-ibp"]).unwrap();
+    let certified = |rule: Method, monitor: Monitor| {
+        let recipe = Recipe { epochs: 30, monitor, ..recipe(rule) };
+        let model = run(&recipe, &RunOptions::default()).unwrap().model;
+        proved(&model, &batch.features, batch.labels.classes().unwrap(), &threat, &ladder).unwrap().count()
+    };
+    let with = |kind: &str| {
+        let rule = Method::new(kind).with("epsilon", 0.3).with("bounds", vec![-9.0, 9.0]);
+        rule.with("warm_up_steps", 20).with("ramp_steps", 80)
+    };
+    let plain = certified(Method::new("mean"), Monitor::Accuracy);
+    for kind in ["ibp", "crown-ibp"] {
+        let own = certified(with(kind), Monitor::RobustAccuracy);
+        assert!(own > plain && own > 50, "{kind}: {own} of 110 are certified, {plain} after plain training");
+    }
+}
+
+#[test]
 fn replays_are_steps() {
     let free = methods().into_iter().find(|m| m.kind == "free").unwrap();
     let record = run(&recipe(free), &RunOptions::default()).unwrap().record;
@@ -164,7 +189,7 @@ fn rules_without_an_attack_have_no_robust_accuracy() {
 #[test]
 fn epsilon_or_a_preset_is_needed() {
     let registry = crate::training_registry();
-    for rule in ["fast", "pgd-at", "trades", "mart", "free", "ibp"] {
+    for rule in ["fast", "pgd-at", "trades", "mart", "free", "ibp", "crown-ibp"] {
         let error = registry.rules.build(&Method::new(rule), &registry).err().unwrap().to_string();
         assert!(error.contains("name a `preset`"), "{rule}: {error}");
         let bad = Method::new(rule).with("epsilon", -1.0);
@@ -181,6 +206,7 @@ fn epsilon_or_a_preset_is_needed() {
         ("mart", "wang-cifar10"),
         ("free", "shafahi-cifar10"),
         ("ibp", "gowal-mnist"),
+        ("crown-ibp", "zhang-mnist"),
     ] {
         let method = Method::new(rule).with("preset", preset);
         assert!(registry.rules.build(&method, &registry).is_ok(), "{rule} {preset}");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::inner::Inner;
 use super::options::options;
-use super::threat::{Start, Threat};
+use super::threat::{Start, pixels};
 use super::{Adversarial, objective_at, refuse};
 
 pub(super) const ENTRY: Entry<dyn GradientRule> = Entry {
@@ -40,7 +40,7 @@ impl Preset {
             Self::WongMnist => (0.3, 0.375),
             Self::WongCifar10 => (8.0 / 255.0, 10.0 / 255.0),
         };
-        Inner { threat: Threat::pixels(epsilon), steps: 1, step_size, start: Start::Ball }
+        Inner { threat: pixels(epsilon), steps: 1, step_size, start: Start::Ball }
     }
 }
 

@@ -12,7 +12,9 @@ use serde_json::Value;
 use super::inner::Inner;
 use super::options::options;
 use super::refuse;
-use super::threat::{Start, Threat};
+use super::threat::{Start, check_rows, pixels};
+use crate::adversarial::ascent::step as ascend;
+use crate::adversarial::projection::Ball;
 
 pub(super) const ENTRY: Entry<dyn GradientRule> = Entry {
     id: "free",
@@ -44,7 +46,7 @@ impl Preset {
         match self {
             Self::ShafahiCifar10 => {
                 let epsilon = 8.0 / 255.0;
-                (Inner { threat: Threat::pixels(epsilon), steps: 1, step_size: epsilon, start: Start::Row }, 8)
+                (Inner { threat: pixels(epsilon), steps: 1, step_size: epsilon, start: Start::Row }, 8)
             }
         }
     }
@@ -64,7 +66,7 @@ struct Free {
 impl GradientRule for Free {
     fn gradient(&mut self, step: &mut Step<'_>, batch: &Batch) -> Result<Gradient, TrainError> {
         let threat = self.inner.threat;
-        threat.check_rows(batch)?;
+        check_rows(&threat, batch)?;
         let rows = batch.features.as_f32().unwrap_or_default();
         if self.perturbation.len() < rows.len() {
             self.perturbation.resize(rows.len(), 0.0);
@@ -80,12 +82,13 @@ impl GradientRule for Free {
             let width = batch.features.row_len().max(1);
             let each = self.perturbation.chunks_mut(width).zip(rows.chunks(width));
             let zero = vec![0.0; width];
+            let ball = Ball { low: f32::NEG_INFINITY, high: f32::INFINITY, ..Ball::from(&threat) };
             for ((p, x), g) in each.zip(slope.as_f32().unwrap_or_default().chunks(width)) {
                 let free = |p: f32, x: f32| (low..=high).contains(&(x + p));
                 let g: Vec<f32> = g.iter().enumerate().map(|(i, &g)| if free(p[i], x[i]) { g } else { 0.0 }).collect();
-                threat.ascend(p, &g, self.inner.step_size);
+                ascend(&ball, &g, self.inner.step_size as f32, p);
                 // The perturbation itself stays in the ball; bounds hold for the row that it belongs to next.
-                Threat { bounds: [f64::NEG_INFINITY, f64::INFINITY], ..threat }.project(p, &zero);
+                ball.project(&zero, p);
             }
         }
         Ok(Gradient { tensors, sums, statistics: run.updates()? })

@@ -10,10 +10,11 @@ use netproof_train::{Batch, Entry, Gradient, GradientRule, Step, Sums, Target, T
 use serde::Deserialize;
 
 use super::inner::Inner;
-use super::intervals::{Bounds, Intervals};
+use super::intervals::Intervals;
 use super::options::options;
 use super::refuse;
-use super::threat::{Norm, Start, Threat};
+use super::relaxation::Relaxed;
+use super::threat::{Norm, Start, Threat, check_rows, pixels};
 
 pub(super) const ENTRY: Entry<dyn GradientRule> = Entry {
     id: "ibp",
@@ -28,20 +29,13 @@ pub(super) const ENTRY: Entry<dyn GradientRule> = Entry {
             return Err(refuse("steps", "given", "nothing: `ibp` takes no steps"));
         }
         let [inner, validation] = own.attacks(preset.inner)?;
-        let natural = own.natural_weight.unwrap_or(preset.natural_weight);
-        if !(0.0..=1.0).contains(&natural) {
-            return Err(refuse("natural_weight", natural, "0 to 1"));
-        }
-        let warm_up_steps = own.warm_up_steps.unwrap_or(preset.warm_up_steps);
-        let ramp_steps = own.ramp_steps.unwrap_or(preset.ramp_steps);
-        Ok(Box::new(Ibp {
-            threat: inner.threat,
-            validation,
-            natural_weight: natural,
-            warm_up_steps,
-            ramp_steps,
-            intervals: None,
-        }))
+        let schedule = Schedule {
+            natural_weight: own.natural_weight.unwrap_or(preset.natural_weight),
+            warm_up_steps: own.warm_up_steps.unwrap_or(preset.warm_up_steps),
+            ramp_steps: own.ramp_steps.unwrap_or(preset.ramp_steps),
+            linear_weight: None,
+        };
+        Ok(Box::new(Ibp::new(inner.threat, validation, schedule)?))
     },
 };
 
@@ -64,7 +58,7 @@ impl Preset {
         match self {
             // Epsilon grows to 0.4 for networks that shall be certified at 0.3, batches have 100 rows, 100 epochs.
             Self::GowalMnist => Values {
-                inner: Inner { threat: Threat::pixels(0.4), steps: 1, step_size: 0.4, start: Start::Row },
+                inner: Inner { threat: pixels(0.4), steps: 1, step_size: 0.4, start: Start::Row },
                 natural_weight: 0.5,
                 warm_up_steps: 2000,
                 ramp_steps: 10_000,
@@ -75,32 +69,56 @@ impl Preset {
 
 options!(Raw, Preset { natural_weight: f64, warm_up_steps: u64, ramp_steps: u64 });
 
-struct Ibp {
+/// What changes while the ball grows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schedule {
+    /// κ at the end, the weight of the clean rows; it begins at 1.
+    pub(super) natural_weight: f64,
+    /// Steps before the ball grows.
+    pub(super) warm_up_steps: u64,
+    /// Steps in which it grows.
+    pub(super) ramp_steps: u64,
+    /// β at the end, the weight of linear bounds beside intervals; it begins at 1. Nothing: intervals alone.
+    pub(super) linear_weight: Option<f64>,
+}
+
+pub(super) struct Ibp {
     threat: Threat,
     validation: Inner,
-    /// κ at the end; it begins at 1.
-    natural_weight: f64,
-    warm_up_steps: u64,
-    ramp_steps: u64,
+    schedule: Schedule,
     /// How bounds go through the network; found at the first batch.
     intervals: Option<Intervals>,
 }
 
 impl Ibp {
+    /// # Errors
+    /// A weight is not 0 to 1.
+    pub(super) fn new(threat: Threat, validation: Inner, schedule: Schedule) -> Result<Self, TrainError> {
+        let linear = schedule.linear_weight.unwrap_or(0.0);
+        for (name, weight) in [("natural_weight", schedule.natural_weight), ("linear_weight", linear)] {
+            if !(0.0..=1.0).contains(&weight) {
+                return Err(refuse(name, weight, "0 to 1"));
+            }
+        }
+        Ok(Self { threat, validation, schedule, intervals: None })
+    }
+
     /// Part of the way from the beginning to the end of the ramp.
     fn progress(&self, number: u64) -> f64 {
-        if self.ramp_steps == 0 && number >= self.warm_up_steps {
+        let Schedule { warm_up_steps, ramp_steps, .. } = self.schedule;
+        if ramp_steps == 0 && number >= warm_up_steps {
             return 1.0;
         }
-        (number.saturating_sub(self.warm_up_steps) as f64 / self.ramp_steps.max(1) as f64).min(1.0)
+        (number.saturating_sub(warm_up_steps) as f64 / ramp_steps.max(1) as f64).min(1.0)
     }
 }
 
 impl GradientRule for Ibp {
     fn gradient(&mut self, step: &mut Step<'_>, batch: &Batch) -> Result<Gradient, TrainError> {
-        self.threat.check_rows(batch)?;
+        check_rows(&self.threat, batch)?;
         let part = self.progress(step.number);
-        let kappa = 1.0 - part * (1.0 - self.natural_weight);
+        let kappa = 1.0 - part * (1.0 - self.schedule.natural_weight);
+        let beta = self.schedule.linear_weight.map_or(0.0, |end| 1.0 - part * (1.0 - end));
         let mut natural = step.gradient(batch)?;
         if part == 0.0 {
             return Ok(natural);
@@ -116,10 +134,25 @@ impl GradientRule for Ibp {
             let moved = x.iter().map(|v| (v + offset).clamp(low, high)).collect();
             Ok(Tensor::f32(batch.features.shape().to_vec(), moved)?)
         };
-        let bounds = intervals.forward(step, &at(-epsilon)?, &at(epsilon)?)?;
-        let (sums, labels, slopes) = worst(&bounds, batch)?;
-        let mut certified = intervals.backward(step, &bounds, &labels, &slopes)?;
-        drop(bounds);
+        let (low, high) = (at(-epsilon)?, at(epsilon)?);
+        let bounds = intervals.forward(step, &low, &high)?;
+        let labels = classes(batch)?;
+        let mut margins: Vec<f64> = labels.iter().enumerate().flat_map(|(r, &y)| bounds.margins(r, y)).collect();
+        let relaxed = match beta > 0.0 {
+            true => Some(Relaxed::of(intervals, step, &bounds, [&low, &high], &labels)?),
+            false => None,
+        };
+        if let Some(r) = &relaxed {
+            margins.iter_mut().zip(&r.margins).for_each(|(m, linear)| *m = (1.0 - beta) * *m + beta * linear);
+        }
+        let (sums, slopes) = worst(&margins, &labels, batch);
+        let part_of = |weight: f64| -> Vec<f64> { slopes.iter().map(|s| weight * s).collect() };
+        let owed = match &relaxed {
+            Some(r) => Some(r.backward(intervals, &bounds, &labels, &part_of(beta))?),
+            None => None,
+        };
+        let mut certified = intervals.backward(step, &bounds, &labels, &part_of(1.0 - beta), owed)?;
+        drop((relaxed, bounds));
         let weight = (1.0 - kappa) as f32;
         for tensor in natural.tensors.iter_mut().flatten() {
             scale(tensor.as_f32_mut().unwrap_or_default(), kappa as f32);
@@ -140,19 +173,26 @@ impl GradientRule for Ibp {
     }
 }
 
-/// Cross-entropy of the worst margins, the classes, and the slope with respect to the margins.
+/// # Errors
+/// Rows that were mixed have no class.
+fn classes(batch: &Batch) -> Result<Vec<usize>, TrainError> {
+    let class = |row: usize| match batch.targets.row(row) {
+        Target::Class(y) => Ok(y),
+        _ => {
+            let message = "bounds need a class per row; leave out augmentations that mix rows".to_owned();
+            Err(TrainError::Mismatch { message })
+        }
+    };
+    (0..batch.len()).map(class).collect()
+}
+
+/// Cross-entropy of the worst margins, and the slope with respect to them.
 /// # Shapes
 /// `margins [rows, classes]`: the largest value of `z_j − z_y`, 0 for the class itself
-fn worst(bounds: &Bounds<'_>, batch: &Batch) -> Result<(Sums, Vec<usize>, Vec<f64>), TrainError> {
+fn worst(margins: &[f64], labels: &[usize], batch: &Batch) -> (Sums, Vec<f64>) {
     let mut sums = Sums { rows: batch.len() as u64, judged: batch.len() as u64, ..Sums::default() };
-    let (mut labels, mut slopes) = (Vec::new(), Vec::new());
-    for row in 0..batch.len() {
-        let Target::Class(y) = batch.targets.row(row) else {
-            let message = "`ibp` needs a class per row; leave out augmentations that mix rows".to_owned();
-            return Err(TrainError::Mismatch { message });
-        };
-        labels.push(y);
-        let m = bounds.margins(row, y);
+    let mut slopes = Vec::with_capacity(margins.len());
+    for (row, (m, &y)) in margins.chunks((margins.len() / labels.len().max(1)).max(1)).zip(labels).enumerate() {
         let weight = batch.weight(row);
         let largest = m.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = m.iter().map(|m| (m - largest).exp()).sum();
@@ -161,7 +201,7 @@ fn worst(bounds: &Bounds<'_>, batch: &Batch) -> Result<(Sums, Vec<usize>, Vec<f6
         sums.correct += u64::from(m.iter().enumerate().all(|(j, &m)| j == y || m < 0.0));
         slopes.extend(m.iter().map(|m| weight * (m - largest).exp() / sum));
     }
-    Ok((sums, labels, slopes))
+    (sums, slopes)
 }
 
 #[cfg(test)]

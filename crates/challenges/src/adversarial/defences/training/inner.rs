@@ -6,7 +6,9 @@ use netproof_stats::rng::Rng;
 use netproof_tensor::Tensor;
 use netproof_train::{Batch, Step, TrainError, evaluate};
 
-use super::threat::{Start, Threat};
+use super::threat::{Start, Threat, begin, check_rows};
+use crate::adversarial::ascent::step as ascend;
+use crate::adversarial::projection::Ball;
 
 /// How the hardest rows are looked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,21 +37,22 @@ impl Inner {
         batch: &Batch,
         slope: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
     ) -> Result<Tensor, TrainError> {
-        self.threat.check_rows(batch)?;
+        check_rows(&self.threat, batch)?;
         let width = batch.features.row_len().max(1);
         let rows = batch.features.as_f32().unwrap_or_default();
         let mut changed = batch.features.clone();
         let each = changed.as_f32_mut().unwrap_or_default().chunks_mut(width).zip(rows.chunks(width));
         for (number, (changed, row)) in (1..).zip(each) {
-            self.threat.begin(self.start, changed, row, &mut Rng::stream(step.seed, number));
+            begin(&self.threat, self.start, changed, row, &mut Rng::stream(step.seed, number));
         }
+        let ball = Ball::from(&self.threat);
         for _ in 0..self.steps {
             let (_, gradient) = step.net.input_gradient(&changed, &slope)?;
             let gradient = gradient.as_f32().unwrap_or_default();
             let each = changed.as_f32_mut().unwrap_or_default().chunks_mut(width);
             for ((changed, row), gradient) in each.zip(rows.chunks(width)).zip(gradient.chunks(width)) {
-                self.threat.ascend(changed, gradient, self.step_size);
-                self.threat.project(changed, row);
+                ascend(&ball, gradient, self.step_size as f32, changed);
+                ball.project(row, changed);
             }
         }
         Ok(changed)
@@ -64,8 +67,9 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::super::test_support::{Linear, rows, with_step};
-    use super::super::threat::Norm;
+    use super::super::threat::{Norm, pixels};
     use super::*;
+    use crate::adversarial::projection::distance;
 
     /// For two classes the loss of a linear network grows along the difference of the weights of the two, so its maximum
     /// in the ball is one step of length epsilon along the signs.
@@ -119,11 +123,7 @@ mod tests {
                 let pairs = got.as_f32().unwrap().chunks(2).zip(batch.features.as_f32().unwrap().chunks(2));
                 let mut touched = false;
                 for (changed, row) in pairs {
-                    let d: Vec<f32> = changed.iter().zip(row).map(|(a, b)| (a - b).abs()).collect();
-                    let size = match norm {
-                        Norm::Linf => d.iter().copied().fold(0.0, f32::max),
-                        Norm::L2 => d.iter().map(|d| d * d).sum::<f32>().sqrt(),
-                    };
+                    let size = distance(norm, changed, row);
                     assert!(size <= 0.3 + 1e-6, "{norm:?}, {start:?}: {size}");
                     assert!(changed.iter().all(|c| (-1.0..=1.0).contains(c)), "{changed:?}");
                     touched |= size > 0.29;
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn rows_outside_the_bounds_are_refused() {
         let (batch, _) = rows(4, 2, 2);
-        let inner = Inner::thorough(Threat { bounds: [0.0, 0.5], ..Threat::pixels(0.1) }, 3);
+        let inner = Inner::thorough(Threat { bounds: [0.0, 0.5], ..pixels(0.1) }, 3);
         let error = with_step(Linear::new(2).net(), 0, |step| inner.on_objective(step, &batch).unwrap_err());
         assert!(error.to_string().contains("give `bounds`"), "{error}");
     }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_seed_decides_the_start() {
         let (batch, _) = rows(4, 2, 2);
-        let threat = Threat { bounds: [-9.0, 9.0], ..Threat::pixels(0.3) };
+        let threat = Threat { bounds: [-9.0, 9.0], ..pixels(0.3) };
         let inner = Inner { threat, steps: 0, step_size: 0.1, start: Start::Uniform };
         let one = |seed| with_step(Linear::new(2).net(), seed, |step| inner.on_objective(step, &batch).unwrap());
         assert_eq!(one(1), one(1));

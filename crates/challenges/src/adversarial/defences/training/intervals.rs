@@ -8,6 +8,8 @@ use netproof_graph::{NodeInfo, Parameters, Request, Run, Wrt};
 use netproof_tensor::Tensor;
 use netproof_train::{Gradient, Net, Step, TrainError, combine};
 
+use super::relaxation::Slopes;
+
 /// Keeps sums of its inputs: what is stored beside is multiplied with, or added.
 const LINEAR: [&str; 20] = [
     "Conv",
@@ -37,28 +39,28 @@ const MONOTONE: [&str; 10] =
 
 /// How bounds go through a network.
 pub(super) struct Intervals {
-    input: String,
-    nodes: Vec<Planned>,
+    pub(super) input: String,
+    pub(super) nodes: Vec<Planned>,
     /// The last linear layer, which is joined with the comparison of classes.
-    last: Last,
+    pub(super) last: Last,
 }
 
-struct Planned {
-    info: NodeInfo,
-    output: String,
+pub(super) struct Planned {
+    pub(super) info: NodeInfo,
+    pub(super) output: String,
     /// Inputs that depend on the row.
-    varying: Vec<String>,
-    linear: bool,
+    pub(super) varying: Vec<String>,
+    pub(super) linear: bool,
     /// Stored inputs that are multiplied with; the others that hold floats are added.
-    factors: Vec<String>,
-    terms: Vec<String>,
+    pub(super) factors: Vec<String>,
+    pub(super) terms: Vec<String>,
 }
 
-struct Last {
-    features: String,
-    weight: String,
-    output: String,
-    terms: Vec<String>,
+pub(super) struct Last {
+    pub(super) features: String,
+    pub(super) weight: String,
+    pub(super) output: String,
+    pub(super) terms: Vec<String>,
     classes: usize,
     width: usize,
     /// Weights are `[classes, width]`, not `[width, classes]`.
@@ -66,7 +68,7 @@ struct Last {
 }
 
 /// Centre and radius.
-type Pair = (Tensor, Tensor);
+pub(super) type Pair = (Tensor, Tensor);
 
 /// Passes behind one node.
 enum Passed<'m> {
@@ -82,10 +84,11 @@ pub(super) struct Bounds<'m> {
     centre: Tensor,
     features: Pair,
     /// `[classes, width]`
-    weight: Vec<f32>,
-    classes: usize,
-    width: usize,
-    sizes: HashMap<String, Vec<usize>>,
+    pub(super) weight: Vec<f32>,
+    pub(super) classes: usize,
+    pub(super) width: usize,
+    /// Of every value that depends on the row.
+    pub(super) pairs: HashMap<String, Pair>,
 }
 
 impl Bounds<'_> {
@@ -104,7 +107,7 @@ impl Bounds<'_> {
     }
 }
 
-fn mismatch(message: String) -> TrainError {
+pub(super) fn mismatch(message: String) -> TrainError {
     TrainError::Mismatch { message }
 }
 
@@ -212,8 +215,8 @@ impl Intervals {
                     .iter()
                     .map(|i| Ok((i.clone(), pair(i)?.1.clone())))
                     .collect::<Result<_, TrainError>>()?;
-                let centre = self.run(step, low, node, centres, false)?;
-                let radius = self.run(step, low, node, radii, true)?;
+                let centre = self.run(step, low, node, centres, false, false)?;
+                let radius = self.run(step, low, node, radii, true, false)?;
                 let (c, mut r) = (centre.output(&node.output)?, radius.output(&node.output)?);
                 // A subtraction from something stored turns the sign of the radius.
                 let negative: Vec<bool> = r.as_f32().unwrap_or_default().iter().map(|v| *v < 0.0).collect();
@@ -225,7 +228,7 @@ impl Intervals {
                 let end = |sign: f32| {
                     let mut x = c.clone();
                     combine(x.as_f32_mut().unwrap_or_default(), r.as_f32().unwrap_or_default(), |c, r| c + sign * r);
-                    self.run(step, low, node, vec![(name.clone(), x)], false)
+                    self.run(step, low, node, vec![(name.clone(), x)], false, false)
                 };
                 let (l, h) = (end(-1.0)?, end(1.0)?);
                 let pair = middle(&l.output(&node.output)?, &h.output(&node.output)?)?;
@@ -240,18 +243,19 @@ impl Intervals {
         }
         let names = [vec![self.last.weight.clone()], self.last.terms.clone()].concat();
         let given = vec![(self.last.features.clone(), features.0.clone())];
-        let answers = request(step, &self.input, low, &self.last.output, given, &names, &names, &[])?;
+        let wanted = vec![self.last.features.clone()];
+        let at = (self.input.as_str(), low);
+        let answers = request(step, at, &self.last.output, given, wanted, &names, &names, &[])?;
         let stored = value_of(step, &self.last.weight)?;
         let w = stored.as_f32().unwrap_or_default();
         let (k, d) = (self.last.classes, self.last.width);
         let weight = if self.last.by_class { w.to_vec() } else { (0..k * d).map(|i| w[i % d * k + i / d]).collect() };
-        let sizes = known.iter().map(|(n, (c, _))| (n.clone(), c.shape().to_vec())).collect();
         let centre = answers.output(&self.last.output)?;
-        Ok(Bounds { passed, centre, answers, features, weight, classes: k, width: d, sizes })
+        Ok(Bounds { passed, centre, answers, features, weight, classes: k, width: d, pairs: known })
     }
 
     /// The gradient with respect to the weights, from slopes with respect to the margins to `labels`,
-    /// `[rows, classes]`.
+    /// `[rows, classes]`, and from what linear bounds that rest on these owe to stored tensors and bounds.
     /// # Errors
     /// See [`Intervals::forward`].
     pub(super) fn backward(
@@ -260,11 +264,17 @@ impl Intervals {
         bounds: &Bounds<'_>,
         labels: &[usize],
         slopes: &[f64],
+        linear: Option<Slopes>,
     ) -> Result<Gradient, TrainError> {
         let (k, d) = (bounds.classes, bounds.width);
         let names = &step.net.weights.names()[..step.net.weights.trainable()];
         let mut total: Vec<Option<Tensor>> = vec![None; names.len()];
         let mut to_weights = |name: &str, gradient: Tensor| add(names, &mut total, name, gradient);
+        let mut slopes_of: HashMap<String, Pair> = HashMap::new();
+        if let Some(linear) = linear {
+            linear.stored.into_iter().for_each(|(name, g)| to_weights(&name, g));
+            slopes_of = linear.bounds;
+        }
         let r = bounds.features.1.as_f32().unwrap_or_default();
         let mut to_answers = vec![0.0f32; slopes.len()];
         let mut to_radius = vec![0.0f32; r.len()];
@@ -290,8 +300,9 @@ impl Intervals {
         to_weights(&self.last.weight, Tensor::f32(shape, turned)?);
         let to_answers = Tensor::f32(bounds.centre.shape().to_vec(), to_answers)?;
         let mut gradients = bounds.answers.backward(&[(&self.last.output, &to_answers)])?;
-        let mut slopes: HashMap<String, Pair> = HashMap::new();
-        let zeros = |name: &str| Tensor::zeros(bounds.sizes.get(name).cloned().unwrap_or_default());
+        let mut slopes = slopes_of;
+        let zeros =
+            |name: &str| Tensor::zeros(bounds.pairs.get(name).map(|p| p.0.shape().to_vec()).unwrap_or_default());
         let to_centre = gradients.take(&self.last.features).map_or_else(|| zeros(&self.last.features), Ok)?;
         for name in std::iter::once(&self.last.weight).chain(&self.last.terms) {
             gradients.take(name).into_iter().for_each(|g| to_weights(name, g));
@@ -365,14 +376,16 @@ impl Intervals {
         Ok(Gradient { tensors: total, ..Gradient::default() })
     }
 
-    /// One node, from given values of its varying inputs; with `absolute`, through absolute factors and without terms.
-    fn run<'a>(
+    /// One node, from given values of its varying inputs; with `absolute`, through absolute factors and without terms. Gradients
+    /// with respect to the network's input are kept only if they are asked for.
+    pub(super) fn run<'a>(
         &self,
         step: &'a Step<'_>,
         x: &Tensor,
         node: &Planned,
         given: Vec<(String, Tensor)>,
         absolute: bool,
+        to_input: bool,
     ) -> Result<Run<'a>, TrainError> {
         let stored = [&node.factors[..], &node.terms[..]].concat();
         let (factors, terms) = if absolute { (&node.factors[..], &node.terms[..]) } else { (&[][..], &[][..]) };
@@ -386,23 +399,25 @@ impl Intervals {
             changed.push((name.clone(), Tensor::zeros(value_of(step, name)?.shape().to_vec())?));
         }
         let plain: Vec<String> = stored.iter().filter(|n| !changed.iter().any(|(c, _)| c == *n)).cloned().collect();
-        request(step, &self.input, x, &node.output, given, &plain, if absolute { factors } else { &stored }, &changed)
+        let differentiated = if absolute { factors } else { &stored };
+        let mut wanted: Vec<String> = given.iter().map(|g| g.0.clone()).collect();
+        wanted.retain(|n| to_input || *n != self.input);
+        request(step, (&self.input, x), &node.output, given, wanted, &plain, differentiated, &changed)
     }
 }
 
 /// A pass of one node, in evaluation mode, with the weights as they are.
 #[expect(clippy::too_many_arguments, reason = "all of it makes one request")]
-fn request<'a>(
+pub(super) fn request<'a>(
     step: &'a Step<'_>,
-    input: &str,
-    x: &Tensor,
+    (input, x): (&str, &Tensor),
     output: &str,
     given: Vec<(String, Tensor)>,
+    wanted: Vec<String>,
     plain: &[String],
     differentiated: &[String],
     changed: &[(String, Tensor)],
 ) -> Result<Run<'a>, TrainError> {
-    let values: Vec<String> = given.iter().map(|g| g.0.clone()).filter(|n| n != input).collect();
     let mut inputs = vec![(input.to_owned(), x.clone())];
     let mut overrides = Vec::new();
     for (name, tensor) in given {
@@ -421,14 +436,14 @@ fn request<'a>(
         inputs,
         overrides,
         outputs: vec![output.to_owned()],
-        wrt: Wrt { values, parameters: Parameters::Named(parameters) },
+        wrt: Wrt { values: wanted, parameters: Parameters::Named(parameters) },
         ..Request::default()
     };
     Ok(step.net.model().forward(&request)?)
 }
 
 /// A stored tensor as it is now.
-fn value_of(step: &Step<'_>, name: &str) -> Result<Tensor, TrainError> {
+pub(super) fn value_of(step: &Step<'_>, name: &str) -> Result<Tensor, TrainError> {
     let weights = &step.net.weights;
     if let Some(i) = weights.names().iter().position(|n| n == name) {
         return Ok(weights.tensors()[i].clone());

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::divergence::{kl, log_softmax, logits, slope_of_p, slope_of_q};
 use super::inner::Inner;
 use super::options::options;
-use super::threat::{Start, Threat};
+use super::threat::{Start, pixels};
 use super::trades::Pair;
 use super::{Adversarial, Both, refuse};
 
@@ -37,7 +37,7 @@ impl Preset {
     fn values(self) -> (Inner, f64) {
         match self {
             Self::WangCifar10 => {
-                let threat = Threat::pixels(0.031);
+                let threat = pixels(0.031);
                 (Inner { threat, steps: 10, step_size: 0.007, start: Start::Gaussian }, 6.0)
             }
         }

@@ -50,7 +50,7 @@ use netproof_train::TrainError;
 
 use super::inner::Inner;
 use super::refuse;
-use super::threat::{Norm, Start, Threat};
+use super::threat::{Norm, Start, Threat, check};
 
 /// Steps of the attack on validation rows.
 const VALIDATION_STEPS: usize = 20;
@@ -66,7 +66,7 @@ pub(super) fn attacks(
         epsilon: epsilon.unwrap_or(preset.threat.epsilon),
         bounds: bounds.unwrap_or(preset.threat.bounds),
     };
-    threat.check()?;
+    check(&threat)?;
     let ratio = preset.step_size / preset.threat.epsilon;
     let inner = Inner {
         threat,
@@ -89,11 +89,12 @@ pub(super) fn attacks(
 
 #[cfg(test)]
 mod tests {
+    use super::super::threat::pixels;
     use super::*;
 
     #[test]
     fn single_numbers_replace_those_of_the_preset() {
-        let preset = Inner { threat: Threat::pixels(0.3), steps: 40, step_size: 0.01, start: Start::Uniform };
+        let preset = Inner { threat: pixels(0.3), steps: 40, step_size: 0.01, start: Start::Uniform };
         let none = (None, None, None);
         let [same, validation] = attacks(preset, none, (None, None, None), None).unwrap();
         assert_eq!(same, preset);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::inner::Inner;
 use super::options::options;
-use super::threat::{Start, Threat};
+use super::threat::{Start, pixels};
 use super::{Adversarial, Both, objective_at};
 
 pub(super) const ENTRY: Entry<dyn GradientRule> = Entry {
@@ -35,7 +35,7 @@ impl Preset {
             Self::MadryCifar10 => (8.0 / 255.0, 7, 2.0 / 255.0),
             Self::RiceCifar10 => (8.0 / 255.0, 10, 2.0 / 255.0),
         };
-        Inner { threat: Threat::pixels(epsilon), steps, step_size, start: Start::Uniform }
+        Inner { threat: pixels(epsilon), steps, step_size, start: Start::Uniform }
     }
 }
 

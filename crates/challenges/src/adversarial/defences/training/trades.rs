@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::divergence::{kl, log_softmax, logits, slope_of_p, slope_of_q};
 use super::inner::Inner;
 use super::options::options;
-use super::threat::{Start, Threat};
+use super::threat::{Start, pixels};
 use super::{Adversarial, Both, refuse};
 
 pub(super) const ENTRY: Entry<dyn GradientRule> = Entry {
@@ -36,7 +36,7 @@ impl Preset {
             Self::ZhangMnist => (0.3, 40, 0.01, 1.0),
             Self::ZhangCifar10 => (0.031, 10, 0.007, 6.0),
         };
-        (Inner { threat: Threat::pixels(epsilon), steps, step_size, start: Start::Gaussian }, beta)
+        (Inner { threat: pixels(epsilon), steps, step_size, start: Start::Gaussian }, beta)
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
         let mut other = batch.clone();
         other.targets = netproof_train::Targets::Classes(labels.iter().map(|y| (y + 1) % 3).collect());
         let (preset, beta) = Preset::ZhangMnist.values();
-        let threat = Threat { bounds: [-9.0, 9.0], ..preset.threat };
+        let threat = super::super::threat::Threat { bounds: [-9.0, 9.0], ..preset.threat };
         let own = Trades { inner: Inner { threat, ..preset }, validation: preset, beta };
         let attack = |b: &Batch| with_step(linear.net(), 4, |step| own.attack(step, b).unwrap());
         let changed = attack(&batch);
