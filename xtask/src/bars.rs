@@ -179,8 +179,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// The release binary, built on first use.
+    /// The release binary, built on first use, or the one that `NETPROOF_BINARY` names.
     fn netproof(&self) -> anyhow::Result<&Path> {
+        if let (None, Some(named)) = (self.binary.get(), std::env::var_os("NETPROOF_BINARY")) {
+            let _ = self.binary.set(named.into());
+        }
         if self.binary.get().is_none() {
             let mut build = command::cargo(&self.root);
             build.arg("build").args(command::quiet()).args(["--release", "--package", "netproof-cli"]);

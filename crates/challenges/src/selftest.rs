@@ -3,6 +3,7 @@
 
 mod evidence;
 mod networks;
+mod statistics;
 mod theorems;
 mod values;
 
@@ -54,8 +55,9 @@ impl Case {
     }
 }
 
-fn later() -> Result<String, Failure> {
-    Err(Failure::Absent("not in this version".to_owned()))
+/// What concerns fairness, of which this version has no checks and no remedies.
+fn fairness() -> Result<String, Failure> {
+    Err(Failure::Absent("of fairness, which this version has no checks of".to_owned()))
 }
 
 /// All cases.
@@ -96,13 +98,13 @@ pub static CASES: &[Case] = &[
         what: "deletion and insertion rank an oracle above chance and chance as chance",
         run: evidence::curves,
     },
-    Case { id: "C13", what: "group metrics of COMPAS, Adult and German credit", run: later },
-    Case { id: "C14", what: "undefined groups, groups of one row, weights, direction of ratios", run: later },
-    Case { id: "C15", what: "coverage of intervals by simulation", run: later },
-    Case { id: "C16", what: "correlation remover leaves no correlation with three columns", run: later },
-    Case { id: "C17", what: "reweighing makes the weighted parity difference 0", run: later },
-    Case { id: "C18", what: "constrained learners meet their bounds", run: later },
-    Case { id: "C19", what: "worst-group training lifts the worst group", run: later },
+    Case { id: "C13", what: "group metrics of COMPAS, Adult and German credit", run: fairness },
+    Case { id: "C14", what: "undefined groups, groups of one row, weights, direction of ratios", run: fairness },
+    Case { id: "C15", what: "intervals at 95 % hold the true value in 93 to 97 % of draws", run: statistics::coverage },
+    Case { id: "C16", what: "correlation remover leaves no correlation with three columns", run: fairness },
+    Case { id: "C17", what: "reweighing makes the weighted parity difference 0", run: fairness },
+    Case { id: "C18", what: "constrained learners meet their bounds", run: fairness },
+    Case { id: "C19", what: "worst-group training lifts the worst group", run: fairness },
     Case { id: "C20", what: "the same seed gives the same bytes", run: evidence::bytes },
 ];
 
@@ -114,8 +116,8 @@ mod tests {
     fn every_case_has_its_number_and_what_is_missing_never_passes() {
         let ids: Vec<String> = (1..=20).map(|i| format!("C{i}")).collect();
         assert_eq!(CASES.iter().map(|c| c.id).collect::<Vec<_>>(), ids);
-        for c in &CASES[12..19] {
-            assert_eq!(c.run(), Outcome::Absent("not in this version".to_owned()), "{}", c.id);
+        for c in CASES.iter().filter(|c| ["C13", "C14", "C16", "C17", "C18", "C19"].contains(&c.id)) {
+            assert!(matches!(c.run(), Outcome::Absent(_)), "{}", c.id);
         }
         let panics = Case { id: "C0", what: "panics", run: || panic!("on purpose") };
         assert!(matches!(panics.run(), Outcome::Failed(_)));

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod conformance;
 pub(crate) mod diff;
 pub(crate) mod explain;
+mod explain_evidence;
 mod explain_pictures;
 pub(crate) mod fix;
 pub(crate) mod inspect;

@@ -6,6 +6,7 @@
 mod deep_lift;
 mod guided;
 mod lrp;
+pub(crate) mod reveal_cancel;
 
 use std::borrow::Cow;
 
@@ -27,9 +28,11 @@ pub enum Rule {
     /// Deconvolution: a rectifier lets back what is positive, whatever it let through. Zeiler and Fergus, ECCV 2014,
     /// arXiv:1311.2901, section 2.1.
     Deconvolution,
-    /// DeepLIFT with the rescale rule: multipliers between a run and a reference run. Shrikumar et al., ICML 2017,
-    /// arXiv:1704.02685.
+    /// DeepLIFT: multipliers between a run and a reference run. Shrikumar et al., ICML 2017, arXiv:1704.02685.
     DeepLift {
+        /// Whether what raises a unit and what lowers it go their own ways through curves (RevealCancel, section 3.5.3) or
+        /// together (Rescale, section 3.5.2).
+        reveal_cancel: bool,
         /// Whether a maximum hands its multiplier to the largest element as a gradient does, and so sums to no difference.
         gradient_of_maxima: bool,
     },
@@ -38,6 +41,7 @@ pub enum Rule {
 }
 
 /// One node on the way back.
+#[derive(Clone, Copy)]
 pub(crate) struct Site<'a> {
     pub(crate) node: &'a Node,
     pub(crate) inputs: &'a [Option<Value>],
@@ -69,7 +73,7 @@ impl Rule {
         match self {
             Self::GuidedBackpropagation => guided::guided(site),
             Self::Deconvolution => guided::deconvolution(site),
-            Self::DeepLift { gradient_of_maxima } => deep_lift::back(site, *gradient_of_maxima),
+            Self::DeepLift { gradient_of_maxima, .. } => deep_lift::back(site, *gradient_of_maxima),
             Self::Lrp(rules) => lrp::back(rules, site),
         }
     }
@@ -111,7 +115,7 @@ impl Site<'_> {
         outputs: &[Option<Value>],
         flow: &Real,
     ) -> OpResult<Vec<Option<Real>>> {
-        let mut flowing = vec![None; self.flowing.len()];
+        let mut flowing = vec![None; self.node.outputs.len()];
         if let Some(first) = flowing.first_mut() {
             *first = Some(flow.clone());
         }

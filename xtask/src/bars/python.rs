@@ -24,17 +24,18 @@ pub(super) fn is_there() -> bool {
 /// The reason for skipping what needs Python.
 pub(super) const ABSENT: &str = "needs python3 with venv";
 
-/// The interpreter of an environment with [`LIBRARIES`], made on first use.
+/// The interpreter of an environment with [`LIBRARIES`]: the one that `NETPROOF_PYTHON` names, or one made on first use.
 pub(super) fn interpreter(bench: &Bench) -> anyhow::Result<PathBuf> {
-    environment(bench, "venv", LIBRARIES)
+    named_or(bench, "venv", LIBRARIES)
 }
 
-/// The interpreter of an environment with PyTorch and Captum: the one that `NETPROOF_BARS_PYTHON` names, or one that is made.
+/// The same with PyTorch and Captum.
 pub(super) fn with_captum(bench: &Bench) -> anyhow::Result<PathBuf> {
-    match std::env::var_os("NETPROOF_BARS_PYTHON") {
-        Some(path) => Ok(path.into()),
-        None => environment(bench, "venv-captum", CAPTUM),
-    }
+    named_or(bench, "venv-captum", CAPTUM)
+}
+
+fn named_or(bench: &Bench, name: &str, libraries: &[&str]) -> anyhow::Result<PathBuf> {
+    std::env::var_os("NETPROOF_PYTHON").map_or_else(|| environment(bench, name, libraries), |path| Ok(path.into()))
 }
 
 /// The interpreter of an environment of its own, with [`LIBRARIES`] and more, made on first use.

@@ -71,6 +71,8 @@ pub(crate) struct Rows {
     pub(crate) question: Question,
     /// For each group column each row's value.
     pub(crate) groups: Vec<Vec<Option<usize>>>,
+    /// Each row's label; empty where labels are no classes.
+    pub(crate) labels: Vec<usize>,
 }
 
 /// Evenly spaced rows without missing numbers; their own predicted classes as targets; a background of at most 32 others.
@@ -118,7 +120,8 @@ pub(crate) fn these_rows(
     question.background = (background.rows() > 0).then_some(background);
     question.targets = targets(net, Target::Predicted, &question, None)?;
     let groups = batch.groups.iter().map(|g| good.iter().map(|&i| g[i]).collect()).collect();
-    Ok(Rows { question, groups })
+    let labels = batch.labels.classes().map_or_else(Vec::new, |all| good.iter().map(|&i| all[i]).collect());
+    Ok(Rows { question, groups, labels })
 }
 
 fn mean_row(t: &Tensor) -> Result<Tensor, ExplainError> {

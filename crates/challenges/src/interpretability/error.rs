@@ -40,7 +40,7 @@ pub enum ExplainError {
     },
     /// No gradient reaches the input.
     #[error(
-        "`{output}` has no gradient with respect to `{input}`: {reason}; methods that only perturb the input run, such as {}",
+        "`{output}` has no gradient with respect to `{input}`: {reason}; methods that need no gradient run: {}",
         crate::interpretability::gradient_free().join(", ")
     )]
     NotDifferentiable {

@@ -1,6 +1,7 @@
 //! Whether explanations are worse for a group: their faithfulness and their stability, each group against all other rows.
 //! Dai et al., AIES 2022, arXiv:2205.07277, section 3; Balagopalan et al., FAccT 2022, arXiv:2205.03295.
-//! Checked against: the metrics' own closed forms (tests of `evidence`); run on Adult, where no group is worse off.
+//! Checked against: a network whose gradients say nothing for one group, and an even one; the metrics' own closed forms (tests of
+//! `evidence`); run on Adult, where no group is worse off.
 //! Weak with few rows per group: what is not shown is not shown to be absent.
 
 use netproof_audit::{AuditError, Check, Context, Findings, Subject};
@@ -201,4 +202,85 @@ fn compare(
     }
     let source = "no gap: the interval of the difference must reach 0".to_owned();
     Ok(draft.threshold(Threshold { value: 0.0, comparison: Comparison::AtLeast, source }).done())
+}
+
+#[cfg(test)]
+mod tests {
+    use netproof_audit::{Silent, context};
+    use netproof_data::{Dataset, Labels, OpenOptions};
+    use netproof_graph::{FileBuilder, Model};
+    use netproof_stats::rng::Rng;
+    use netproof_tensor::Tensor;
+
+    use super::*;
+    use crate::interpretability::test_support::stored;
+
+    const COLUMNS: usize = 12;
+
+    /// Weighs columns; where the last element is 1 by `even`, else by a wave so short that its slope says nothing of its course.
+    fn network(even: bool) -> Model {
+        let mut file = FileBuilder::new("groups");
+        let x = file.add_batch_input("x", &[COLUMNS + 1]);
+        let weights: Vec<f32> = (0..COLUMNS).map(|i| (i as f32 * 1.9).sin()).collect();
+        let columns: Vec<f32> = weights.iter().chain([&0.0]).copied().collect();
+        let w = stored(&mut file, "w", &[COLUMNS + 1, 1], &columns);
+        let smooth = file.node("MatMul", "smooth", &[&x, &w], &[]);
+        let f = stored(&mut file, "f", &[1], &[60.0]);
+        let fast = file.node("Mul", "fast", &[&x, &f], &[]);
+        let fast = file.node("Sin", "wave", &[&fast], &[]);
+        let wave = file.node("MatMul", "waves", &[&fast, &w], &[]);
+        let last: Vec<f32> = (0..=COLUMNS).map(|i| if i == COLUMNS { 1.0 } else { 0.0 }).collect();
+        let last = stored(&mut file, "last", &[COLUMNS + 1, 1], &last);
+        let group = file.node("MatMul", "group", &[&x, &last], &[]);
+        let one = stored(&mut file, "one", &[1], &[1.0]);
+        let other = file.node("Sub", "other", &[&one, &group], &[]);
+        let a = file.node("Mul", "a", &[&other, &smooth], &[]);
+        let b = file.node("Mul", "b", &[&group, if even { &smooth } else { &wave }], &[]);
+        let score = file.node("Add", "score", &[&a, &b], &[]);
+        let signs = stored(&mut file, "signs", &[1, 2], &[-1.0, 1.0]);
+        let y = file.node("MatMul", "y", &[&score, &signs], &[]);
+        file.batch_output(&y, &[2]);
+        Model::from_file(file.build().unwrap()).unwrap()
+    }
+
+    fn check(model: Model, small: bool) -> Vec<Finding> {
+        let mut rng = Rng::new(11);
+        let n = 80;
+        let (mut x, mut names) = (Vec::new(), Vec::new());
+        for i in 0..n {
+            x.extend((0..COLUMNS).map(|_| rng.normal() as f32));
+            let second = if small { i < 3 } else { i % 2 == 1 };
+            x.push(f32::from(u8::from(second)));
+            names.push(if second { "second" } else { "first" }.to_owned());
+        }
+        let x = Tensor::f32(vec![n, COLUMNS + 1], x).unwrap();
+        let labels = Labels::Classes((0..n).map(|i| i % 2).collect());
+        let groups = vec![("kind".to_owned(), names)];
+        let data = Dataset::from_memory(x, labels, groups, &OpenOptions::default()).unwrap();
+        let subject = Subject::new(model, "test", data, None).unwrap();
+        let cx = context(&subject, &CARD, "", 0, Level::P95, &Silent).unwrap();
+        let check = ExplanationFairness { method: "input-x-gradient".to_owned(), ..ExplanationFairness::default() };
+        check.run(&subject, &cx).unwrap().reproducible
+    }
+
+    #[test]
+    fn a_group_with_worse_explanations_is_named_and_an_even_network_passes() {
+        let found = check(network(false), false);
+        let ids: Vec<&str> = found.iter().map(|f| f.id.as_str()).collect();
+        assert_eq!(ids, ["explanation-fairness/kind-faithfulness", "explanation-fairness/kind-stability"]);
+        for f in &found {
+            assert_eq!(f.verdict, Verdict::Concern, "{}", f.explanation);
+            assert!(f.explanation.contains("all other rows is second:") && f.value.unwrap() < 0.0, "{}", f.explanation);
+        }
+        for f in check(network(true), false) {
+            assert_eq!(f.verdict, Verdict::Pass, "{}", f.explanation);
+        }
+    }
+
+    #[test]
+    fn a_group_of_three_rows_is_not_judged() {
+        let found = check(network(false), true);
+        assert_eq!((found.len(), found[0].verdict), (1, Verdict::Inconclusive));
+        assert!(found[0].caveats[0].starts_with("second have fewer than 5 rows"), "{:?}", found[0].caveats);
+    }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assess::{self, cell, finite_mean, range, these_rows};
 use super::faithfulness::Faithfulness;
-use super::pictures::{ImageRow, panels};
+use super::pictures::{ImageRow, panels, short};
 use super::reliance::DO_NOT_RELY;
 use super::sanity::SanityCheck;
 use super::stability::Stability;
@@ -287,7 +287,7 @@ impl Explanations {
         let names: Vec<&str> = maps.iter().map(|(card, ..)| card.title).collect();
         let text = format!(
             "{} predictions with their explanations by {}: what speaks for the class that the network says (red) and against it \
-             (blue). Examples, not a measurement.",
+             (blue), with the end of each map's scale. Examples, not a measurement.",
             q.len(),
             names.join(", ")
         );
@@ -334,7 +334,11 @@ fn draw(
         pictures.push(cx.picture("Input", alt, size(&input), &input.pixels)?);
     }
     let alt = format!("{}, {}: the attributions", row.heading, card.title);
-    let picture = cx.picture(card.title, alt, size(&map), &map.pixels)?;
+    let places = h * w;
+    let strength = |p: usize| (0..channels).map(|c| attributions[c * places + p]).sum::<f32>().abs();
+    let largest = (0..places).map(strength).filter(|v| v.is_finite()).fold(0.0, f32::max);
+    let title = format!("{}, ±{}", card.title, short(f64::from(largest)));
+    let picture = cx.picture(&title, alt, size(&map), &map.pixels)?;
     pictures.push(match row.warning {
         Some(why) => picture.warn(why),
         None => picture,

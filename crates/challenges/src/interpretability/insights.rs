@@ -5,6 +5,7 @@
 mod counterfactual;
 mod feature_visualisation;
 mod influence;
+mod linear_surrogate;
 mod nearest_examples;
 mod partial_dependence;
 mod permutation_importance;
@@ -20,6 +21,8 @@ use serde::de::DeserializeOwned;
 
 use super::{Answer, ExplainError, Explained, Features, Question};
 
+pub use linear_surrogate::{Linear, LinearFidelity};
+pub(crate) use linear_surrogate::{RIDGE, scores};
 pub use surrogate::{Fidelity, Tree};
 
 /// What is asked.
@@ -101,6 +104,7 @@ pub static INSIGHTS: Insights = &[
     Entry { card: &permutation_importance::CARD, build: examiner::<permutation_importance::PermutationImportance> },
     Entry { card: &partial_dependence::CARD, build: examiner::<partial_dependence::PartialDependence> },
     Entry { card: &surrogate::CARD, build: examiner::<surrogate::Surrogate> },
+    Entry { card: &linear_surrogate::CARD, build: examiner::<linear_surrogate::LinearSurrogate> },
     Entry { card: &counterfactual::CARD, build: examiner::<counterfactual::Counterfactual> },
     Entry { card: &nearest_examples::CARD, build: examiner::<nearest_examples::NearestExamples> },
     Entry { card: &influence::CARD, build: examiner::<influence::Influence> },

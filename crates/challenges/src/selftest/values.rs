@@ -57,6 +57,16 @@ pub(super) fn published() -> Result<String, Failure> {
     })?;
     let found = attributions("deep-lift", &two, &about(tensor(&[1, 2], &[1.0, 2.0])?)?, "")?;
     c.close("deep-lift", &found, &[2.0, 1.0], 1e-4)?;
+    // DeepLIFT, RevealCancel: the minimum of two inputs as a − relu(a − b), Shrikumar et al. 2017, section 3.5.3.
+    let minimum = network(&[2], 1, |n, x| {
+        let h = n.linear(x, [2, 1], &[1.0, -1.0], &[0.0]);
+        let r = n.op("Relu", &[&h]);
+        let first = n.linear(x, [2, 1], &[1.0, 0.0], &[0.0]);
+        n.op("Sub", &[&first, &r])
+    })?;
+    let found =
+        attributions("deep-lift", &minimum, &about(tensor(&[1, 2], &[3.0, 1.0])?)?, "rule = \"reveal-cancel\"")?;
+    c.close("deep-lift, reveal-cancel", &found, &[0.5, 0.5], 1e-4)?;
     // LRP ε of lin(2 s) → relu → lin(3 s).
     let relevance = network(&[3], 1, |n, x| {
         let h = n.linear(x, [3, 3], &[2.0; 9], &[0.0; 3]);

@@ -27,6 +27,7 @@ const GROUP: usize = 256;
   netproof explain model.onnx --data test.npz --method integrated-gradients --rows 0..8 --out attributions.npz
   netproof explain model.onnx --data test.npz --method grad-cam --target predicted --pictures pictures
   netproof explain model.onnx --data table.csv --method kernel-shap --background 50 --pictures pictures
+  netproof explain model.onnx --data test.npz --method deep-lift --set rule=reveal-cancel --evidence
 
 The archive holds `attributions`, `target`, `row` and `score`, and where the method defines them `delta` (the error of
 completeness), `difference` (what attributions should sum to), `standard_error`, and arrays of the method's own.
@@ -67,6 +68,13 @@ pub(crate) struct Explain {
     /// NPZ with rows that show a concept, as `concept`.
     #[arg(long, value_name = "FILE")]
     concept: Option<PathBuf>,
+    /// Measure whether these maps can be relied on, with every metric that applies: deletion and insertion beside random orders,
+    /// sensitivity, randomised weights, and so on. Takes some seconds to minutes.
+    #[arg(long)]
+    evidence: bool,
+    /// NPZ with the object in each explained row as `masks`: evidence then says whether maps find it.
+    #[arg(long, value_name = "FILE")]
+    masks: Option<PathBuf>,
     /// Treat every column alone, also those that are one-hot parts of one category.
     #[arg(long)]
     no_grouping: bool,
@@ -188,6 +196,8 @@ impl Explain {
                 return self.tell(&method, &found, begun.elapsed().as_secs_f64());
             }
         };
+        // Before any work: a wrong file is said at once.
+        let masks = self.masks.as_ref().map(|file| super::explain_evidence::masks(file, &net, q.len())).transpose()?;
         let e = in_groups(&*method.method, &net, &q)?;
         let seconds = begun.elapsed().as_secs_f64();
         let scores = scores(&net, &q)?;
@@ -217,8 +227,15 @@ impl Explain {
             let count = pictures.write(folder)?;
             eprintln!("{count} pictures drawn in {}", folder.display());
         }
+        let mut summary = self.summary(&method, &net, &e, &q, seconds);
+        if self.evidence || masks.is_some() {
+            let found = super::explain_evidence::measure(&net, &*method.method, &q, masks.as_deref())?;
+            if let Some(summary) = summary.as_object_mut() {
+                summary.insert("evidence".to_owned(), found);
+            }
+        }
         if let Some(path) = &self.json {
-            write_json(path, &self.summary(&method, &net, &e, &q, seconds))?;
+            write_json(path, &summary)?;
         }
         Ok(true)
     }

@@ -1,6 +1,6 @@
 //! DeepLIFT: multipliers that say how a change of the inputs from a reference becomes a change of the outputs.
 //!
-//! Shrikumar, Greenside and Kundaje, ICML 2017, arXiv:1704.02685, sections 3.2 to 3.5.1 (rescale). For operators that the
+//! Shrikumar, Greenside and Kundaje, ICML 2017, arXiv:1704.02685, sections 3.2 to 3.5.2 (Rescale). For operators that the
 //! paper does not treat (products of two values, softmax, normalisation) the multiplier is the gradient averaged between
 //! reference and value of the node's own inputs (Aumann–Shapley values of one node), which has the same property: what flows
 //! sums to the change. A maximum passes its change to the element that makes it, as SHAP does and Captum documents.
@@ -11,7 +11,7 @@ use crate::operator::Value;
 use crate::real::Real;
 
 /// Changes below this are taken as none: the gradient replaces the quotient. As in Captum.
-const NONE: f32 = 1e-10;
+pub(super) const NONE: f32 = 1e-10;
 
 /// Points between reference and value where one node is integrated.
 const POINTS: usize = 10;
@@ -20,8 +20,7 @@ pub(super) fn back(site: &Site<'_>, gradient_of_maxima: bool) -> Back {
     let operator = site.operator();
     let data = site.data();
     let single = data.len() == 1;
-    let constant_exponent = operator == "Pow" && data[..] == [0];
-    if is_curve(operator) && data[..] == [0] || constant_exponent {
+    if bends(site) {
         return rescale(site);
     }
     if is_choice(operator) && operator != "TopK" && single {
@@ -43,7 +42,12 @@ pub(super) fn back(site: &Site<'_>, gradient_of_maxima: bool) -> Back {
     }
 }
 
-/// The change of the output by the change of the input. Equation 5.
+/// Whether the node is a curve, element by element.
+pub(super) fn bends(site: &Site<'_>) -> bool {
+    (is_curve(site.operator()) || site.operator() == "Pow") && site.data()[..] == [0]
+}
+
+/// The change of the output by the change of the input: section 3.5.2.
 fn rescale(site: &Site<'_>) -> Back {
     let (ins, outs) = reference(site)?;
     let change = site.zip(&site.input(0)?, &real(ins, 0, site.cx)?, |a, b| a - b);
@@ -105,7 +109,7 @@ fn averaged(site: &Site<'_>, points: usize) -> Back {
 
 type Values<'a> = &'a [Option<Value>];
 
-fn reference<'a>(site: &Site<'a>) -> OpResult<(Values<'a>, Values<'a>)> {
+pub(super) fn reference<'a>(site: &Site<'a>) -> OpResult<(Values<'a>, Values<'a>)> {
     match site.reference {
         Some(r) => Ok(r),
         None => invalid!("the rule compares with a reference run, and there is none"),

@@ -15,7 +15,7 @@ use crate::real::Real;
 
 /// Gradients by name.
 #[derive(Debug, Clone, Default)]
-pub struct Gradients(HashMap<String, Tensor>);
+pub struct Gradients(pub(super) HashMap<String, Tensor>);
 
 impl Gradients {
     /// Gradient of a named value; `None` where nothing flows to it (then it is zero) or it was not asked for.

@@ -7,6 +7,7 @@ use netproof_stats::interval::proportion::proportion;
 use netproof_stats::{Estimate, Level};
 use serde::{Deserialize, Serialize};
 
+use super::linear_surrogate::frequent;
 use super::{Examiner, Inquiry, Insight, floats, said, table};
 use crate::interpretability::{ExplainError, Explained};
 
@@ -177,10 +178,7 @@ impl Fidelity {
         let tree = Tree::fit(&own, &classes, depth, leaf);
         let agree = held.iter().filter(|&&i| tree.predict(rows[i]) == said[i]).count();
         let agreement = proportion(agree as u64, held.len() as u64, level)?;
-        let most =
-            *classes.iter().max_by_key(|c| (classes.iter().filter(|d| d == c).count(), std::cmp::Reverse(**c)))?;
-        let chance = held.iter().filter(|&&i| said[i] == most).count() as f64 / held.len() as f64;
-        Some(Self { tree, agreement, chance })
+        Some(Self { tree, agreement, chance: frequent(fitted, held, said) })
     }
 }
 

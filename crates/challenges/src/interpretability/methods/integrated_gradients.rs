@@ -248,21 +248,38 @@ mod tests {
         assert!((f64::from(sum) - 390.0 - e.delta.unwrap()[0]).abs() < 1e-3);
     }
 
+    /// Four rows lie on a kink, see above. There Captum's values are ours for a row that is darker or brighter by at most 1e-5 of
+    /// itself, which moves no other value by more than the tolerance.
     #[test]
     fn it_is_captums_with_as_many_steps() {
         let name = "integrated_gradients_50_gausslegendre_zero_baseline";
         for network in ["cnn", "resnet", "vit", "mobilenet"] {
             let Some((model, x, labels)) = golden_network(network, 8) else { return };
             let wanted = recorded("fashion-golden.npz", &[&format!("{network}/{name}")]).unwrap();
-            let found = ask("integrated-gradients", &net_of(&model, &x), x, labels, "steps = 50");
-            let (found, wanted) = (found.attributions.as_f32().unwrap(), wanted[0].as_f32().unwrap());
+            let wanted = wanted[0].as_f32().unwrap();
             let largest = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
-            for (row, (f, w)) in found.chunks(784).zip(wanted.chunks(784)).enumerate() {
-                let worst = f.iter().zip(w).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
-                // See above: a rectifier on its kink.
+            let misses = |scale: f32, rows: &[usize]| -> Vec<f32> {
+                let values = rows.iter().flat_map(|&r| &x.as_f32().unwrap()[r * 784..(r + 1) * 784]);
+                let values = values.map(|v| v * scale).collect();
+                let moved = netproof_tensor::Tensor::f32(vec![rows.len(), 1, 28, 28], values).unwrap();
+                let own = rows.iter().map(|&r| labels[r]).collect();
+                let found = ask("integrated-gradients", &net_of(&model, &x), moved, own, "steps = 50");
+                let pairs = found.attributions.as_f32().unwrap().chunks(784).zip(rows);
+                let worst = |(f, &r): (&[f32], &usize)| {
+                    f.iter().zip(&wanted[r * 784..]).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
+                };
+                pairs.map(worst).collect()
+            };
+            let all: Vec<usize> = (0..8).collect();
+            for (row, miss) in misses(1.0, &all).into_iter().enumerate() {
+                if miss <= 1e-4 {
+                    continue;
+                }
                 let kinks = [("cnn", 1), ("resnet", 5), ("resnet", 6), ("mobilenet", 6)];
-                let allowed = if kinks.contains(&(network, row)) { 2e-3 } else { 1e-4 };
-                assert!(worst <= allowed, "{network} row {row}: {worst}");
+                assert!(kinks.contains(&(network, row)) && miss <= 2e-3, "{network} row {row}: {miss}");
+                let steps = [1e-7, 3e-7, 1e-6, 3e-6, 1e-5].into_iter().flat_map(|s| [1.0 - s, 1.0 + s]);
+                let best = steps.map(|s| misses(s, &[row])[0]).fold(f32::INFINITY, f32::min);
+                assert!(best <= 1e-4, "{network} row {row}: {best} with the row moved, {miss} without");
             }
         }
     }

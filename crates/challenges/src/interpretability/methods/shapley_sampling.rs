@@ -107,7 +107,8 @@ impl Explainer for ShapleySampling {
 #[cfg(test)]
 mod tests {
     use super::super::exact_shapley::tests::tiny;
-    use crate::interpretability::test_support::{answer, attributions, close, kinked, linear, net_of};
+    use crate::interpretability::Question;
+    use crate::interpretability::test_support::{answer, attributions, close, golden_network, kinked, linear, net_of};
 
     #[test]
     fn of_a_linear_network_every_order_is_right() {
@@ -133,5 +134,23 @@ mod tests {
             assert!((a - b).abs() <= 5.0 * s + 1e-6, "{a} {b} ± {s}");
         }
         assert!(worst <= 1e-2, "{worst}");
+    }
+
+    /// Efficiency, for this method and for KernelSHAP: over superpixels the values sum to what the network says of the row less
+    /// what it says of the baseline.
+    #[test]
+    fn values_sum_to_the_difference_on_every_golden_network() {
+        for name in ["cnn", "resnet", "vit", "mobilenet"] {
+            let Some((model, x, labels)) = golden_network(name, 1) else { return };
+            let net = net_of(&model, &x);
+            let q = Question::new(x, labels).unwrap();
+            let wanted = net.own_scores(&q).unwrap()[0] - net.baseline_scores(&q).unwrap()[0];
+            for (id, options) in [("shapley-sampling", "permutations = 4"), ("kernel-shap", "samples = 400")] {
+                let e = answer(id, &net, &q, options);
+                let miss = e.delta.unwrap()[0].abs() / wanted.abs().max(1.0);
+                assert!(miss <= 1e-4, "{id} {name}: misses {miss}");
+                assert!((e.difference.unwrap()[0] - wanted).abs() <= 1e-4 * wanted.abs().max(1.0), "{id} {name}");
+            }
+        }
     }
 }

@@ -59,14 +59,33 @@ pub fn image_row(row: &ImageRow<'_>) -> Canvas {
     }
     bar(&mut canvas, [x(1), picture_top + panel[1] + 8], panel[0], largest);
     if let Some(badge) = row.badge {
-        let y = picture_top + panel[1] / 2 - LINE / 2;
+        let lines = wrapped(badge, (panel[0].saturating_sub(12) / ADVANCE).max(8));
+        let high = lines.len() * LINE + 8;
+        let y = picture_top + panel[1].saturating_sub(high) / 2;
         for i in [1, 2] {
-            canvas.fill([x(i), y - 4], [panel[0], LINE + 8], [255, 255, 255]);
-            canvas.frame([x(i), y - 4], [panel[0], LINE + 8], WARNING);
-            canvas.text_within([x(i) + 6, y + 2], panel[0] - 12, badge, WARNING);
+            canvas.fill([x(i), y], [panel[0], high], [255, 255, 255]);
+            canvas.frame([x(i), y], [panel[0], high], WARNING);
+            for (k, line) in lines.iter().enumerate() {
+                canvas.text_within([x(i) + 6, y + 6 + k * LINE], panel[0] - 12, line, WARNING);
+            }
         }
     }
     canvas
+}
+
+/// Text in lines of at most `room` characters, broken between words.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// An image alone, with a title.
@@ -171,5 +190,9 @@ mod tests {
         assert!(count(diverging(0.5)) >= cell && count([247, 247, 247]) >= cell);
         let marked = image_row(&ImageRow { badge: Some("do not rely on this"), ..row });
         assert!(marked.pixels.chunks(3).any(|p| *p == WARNING) && marked != c);
+        let badge = "do not rely on this: 77 % of the map's order stays without the weights";
+        let lines = wrapped(badge, 30);
+        assert_eq!(lines.join(" "), badge);
+        assert!(lines.len() == 3 && lines.iter().all(|l| l.chars().count() <= 30), "{lines:?}");
     }
 }

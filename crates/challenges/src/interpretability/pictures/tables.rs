@@ -193,7 +193,7 @@ pub fn beeswarm(
             let stack = taken.entry((at / 4.0).round() as i64).or_insert(0);
             let offset = if *stack % 2 == 0 { (*stack + 1) / 2 } else { -(*stack + 1) / 2 };
             *stack += 1;
-            let y = middle + (offset as f64 * 3.0).clamp(-line * 0.42, line * 0.42);
+            let y = middle + (offset as f64 * 3.0).clamp(-line * 0.36, line * 0.36);
             let colour = if high > low && v.is_finite() {
                 sequential(((v - low) / (high - low)) as f32)
             } else {
