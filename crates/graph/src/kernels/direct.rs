@@ -185,9 +185,11 @@ impl Layout {
         self.used * self.plane(images)
     }
 
-    /// Elements of one phase.
+    /// Elements of one phase. Where there are several, each begins on a line of the cache: so do then the vectors of the taps
+    /// that meet its beginning, which are many of them.
     fn plane(&self, images: usize) -> usize {
-        self.rows.len * images * self.pitch
+        let all = self.rows.len * images * self.pitch;
+        if self.used > 1 { all.next_multiple_of(LINE) } else { all }
     }
 
     pub(super) fn offsets(&self, d: &Direct<'_>, images: usize) -> Vec<u32> {
