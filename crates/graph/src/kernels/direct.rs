@@ -185,9 +185,11 @@ impl Layout {
         self.used * self.plane(images)
     }
 
-    /// Elements of one phase.
+    /// Elements of one phase. Where there are several, each begins on a line of the cache: so do then the vectors of the taps
+    /// that meet its beginning, which are many of them.
     fn plane(&self, images: usize) -> usize {
-        self.rows.len * images * self.pitch
+        let all = self.rows.len * images * self.pitch;
+        if self.used > 1 { all.next_multiple_of(LINE) } else { all }
     }
 
     pub(super) fn offsets(&self, d: &Direct<'_>, images: usize) -> Vec<u32> {
@@ -478,7 +480,7 @@ pub(super) fn pad<S: Simd>(simd: S, d: &Direct<'_>, l: &Layout, x: &[f32], at: I
             };
             match l.columns.step {
                 1 => rows.copy(simd, &x[from..], &mut scratch[to..]),
-                2 => rows.halve(simd, &x[from..], &mut scratch[to..]),
+                2 => rows.halve(&x[from..], &mut scratch[to..]),
                 step => rows.each(|from_at, to_at| {
                     let from = x[from + from_at..].iter().step_by(step).take(block.count);
                     scratch[to + to_at..].iter_mut().zip(from).for_each(|(to, from)| *to = *from);
@@ -532,68 +534,27 @@ impl Rows {
 
     /// Copies every second element, `len` of them.
     #[inline(always)]
-    fn halve<S: Simd>(&self, _: S, from: &[f32], to: &mut [f32]) {
+    fn halve(&self, from: &[f32], to: &mut [f32]) {
         let (from_end, to_end) = (self.last(self.from) + 2 * self.len, self.last(self.to) + self.len);
         assert!(from_end <= from.len() + 1 && to_end <= to.len());
-        // Vectors read the element behind the last one as well, if it is there.
-        let whole = if from_end <= from.len() { self.len } else { self.len - 1 };
-        let sixteens = if S::F32_LANES == 16 && has_sixteen() { whole / 16 } else { 0 };
-        let (fours, whole) = ((whole - 16 * sixteens) / 4, whole / 4 * 4);
+        // Vectors of four read the element behind the last one as well, if it is there.
+        let fours = if from_end <= from.len() { self.len / 4 } else { (self.len - 1) / 4 };
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
         self.each(
             #[inline(always)]
             |from_at, to_at| {
-                // SAFETY: no row is behind the last one, for which there is room on both sides; the machine has the vectors
-                // of sixteen where there are any.
+                // SAFETY: no row is behind the last one, for which there is room on both sides.
                 unsafe {
                     let (from, to) = (from.add(from_at), to.add(to_at));
-                    for i in 0..sixteens {
-                        halve16(from.add(32 * i), to.add(16 * i));
-                    }
-                    for i in 4 * sixteens..4 * sixteens + fours {
+                    for i in 0..fours {
                         halve4(from.add(8 * i), to.add(4 * i));
                     }
-                    for i in whole..self.len {
+                    for i in 4 * fours..self.len {
                         *to.add(i) = *from.add(2 * i);
                     }
                 }
             },
         );
-    }
-}
-
-/// Whether [`halve16`] may be called.
-fn has_sixteen() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// Copies every second of 32 elements.
-/// # Safety
-/// There are 32 at `from`, and room for 16 at `to`; the machine has AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn halve16(from: *const f32, to: *mut f32) {
-    use std::arch::x86_64::{_mm512_loadu_ps, _mm512_permutex2var_ps, _mm512_set_epi32, _mm512_storeu_ps};
-    let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    // SAFETY: the caller's promise.
-    unsafe {
-        let pairs = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
-        _mm512_storeu_ps(to, _mm512_permutex2var_ps(pairs.0, even, pairs.1));
-    }
-}
-
-/// As above.
-/// # Safety
-/// As above.
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn halve16(from: *const f32, to: *mut f32) {
-    for i in 0..16 {
-        // SAFETY: the caller's promise.
-        unsafe { *to.add(i) = *from.add(2 * i) };
     }
 }
 
