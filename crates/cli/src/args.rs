@@ -266,6 +266,11 @@ impl SubjectArgs {
             set(&mut options, setting)?;
         }
         let seed = self.seed.or(project.audit.seed).unwrap_or(0);
+        let surrogates = if self.surrogates.is_empty() { project.surrogates.clone() } else { self.surrogates };
+        let constraints = match &self.constraints {
+            Some(path) => read_constraints(path)?,
+            None => project.constraints.clone(),
+        };
         let mut resolved = Project {
             model: Some(model_path),
             mean,
@@ -281,16 +286,11 @@ impl SubjectArgs {
         resolved.audit.seed = Some(seed);
         resolved.audit.recipe = recipe_path;
         resolved.make_absolute()?;
-        let surrogates = if self.surrogates.is_empty() { project.surrogates.clone() } else { self.surrogates };
-        let constraints = match &self.constraints {
-            Some(path) => read_constraints(path)?,
-            None => project.constraints.clone(),
-        };
         let subject = Subject::new(model, name, test, train)?
             .with_training(training)
             .with_record(record)
-            .with_others(load_others(&surrogates, &mean, &std)?)
-            .with_constraints(Some(constraints.clone()));
+            .with_others(load_others(&resolved.surrogates, &resolved.mean, &resolved.std)?)
+            .with_constraints(Some(resolved.constraints.clone()));
         Ok(Loaded { subject, stem, project, seed, options, resolved })
     }
 }

@@ -9,7 +9,7 @@ use crate::adversarial::projection::distance;
 use crate::adversarial::rows::row;
 
 /// Examples that are shown.
-const SHOWN: usize = 8;
+pub(super) const SHOWN: usize = 8;
 /// Least side of a shown picture, in pixels; smaller ones are enlarged by whole numbers.
 const SIDE: usize = 84;
 

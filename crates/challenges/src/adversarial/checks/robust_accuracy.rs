@@ -10,7 +10,7 @@ use netproof_stats::Level;
 use netproof_stats::interval::proportion::wilson;
 use serde::{Deserialize, Serialize};
 
-use super::gallery::gallery;
+use super::gallery::{SHOWN, gallery};
 use super::{Target, affordable, threat};
 use crate::adversarial::AttackError;
 use crate::adversarial::harness::{Fate, Harness, RobustAccuracy};
@@ -111,14 +111,16 @@ impl Check for RobustAccuracyCheck {
             .into());
         }
         let mut points = Vec::new();
-        for &epsilon in &self.epsilons {
+        for (at, &epsilon) in self.epsilons.iter().enumerate() {
             cx.check_time()?;
             let mut harness = target.harness(first.with_epsilon(epsilon), cx)?;
             Cascade::default().run(&mut harness, &certifiers())?;
             cx.check_time()?;
             let mut point = Point::of(&harness, epsilon, cx.level);
-            // Those of the smallest change that breaks something say most.
-            if points.iter().all(|p: &Point| p.gallery.is_none()) {
+            // The smallest change that breaks enough rows to be shown says most.
+            let is_last = at + 1 == self.epsilons.len();
+            let enough = point.fates.iter().filter(|f| matches!(f.1, Fate::Broken(_))).count() >= SHOWN;
+            if (enough || is_last) && points.iter().all(|p: &Point| p.gallery.is_none()) {
                 point.gallery = gallery(&harness, subject, cx)?;
             }
             points.push(point);
