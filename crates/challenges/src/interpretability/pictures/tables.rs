@@ -59,19 +59,15 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     (first..=(high / step).floor() as i64).map(|i| i as f64 * step).collect()
 }
 
-/// A picture of this file with a warning across it, as images have it.
+/// A picture of this file with a warning beside its title, where it hides no number.
 pub fn marked(svg: &str, badge: &str) -> String {
-    let height = svg.split_once(" height=\"").and_then(|(_, rest)| rest.split('"').next()?.parse::<f64>().ok());
-    let middle = height.unwrap_or(200.0) / 2.0;
-    let wide = (badge.chars().count() as f64 * 7.2 + 24.0).min(WIDTH - 32.0);
-    let left = (WIDTH - wide) / 2.0;
+    let wide = (badge.chars().count() as f64 * 7.2 + 24.0).min(WIDTH - 260.0);
+    let left = WIDTH - 16.0 - wide;
     let banner = format!(
-        "<rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{wide:.1}\" height=\"30\" fill=\"#fff\" stroke=\"#b2182b\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\" class=\"mid\" style=\"fill:#b2182b;font-weight:600\">{}</text></svg>",
-        middle - 15.0,
-        WIDTH / 2.0,
-        middle + 5.0,
-        escaped(&cut(badge, 110))
+        "<rect x=\"{left:.1}\" y=\"6\" width=\"{wide:.1}\" height=\"28\" fill=\"#fff\" stroke=\"#b2182b\"/><text x=\"{:.1}\" y=\"25\" \
+         class=\"mid\" style=\"fill:#b2182b;font-weight:600\">{}</text></svg>",
+        left + wide / 2.0,
+        escaped(&cut(badge, 82))
     );
     match svg.rfind("</svg>") {
         Some(end) => format!("{}{banner}\n", &svg[..end]),
