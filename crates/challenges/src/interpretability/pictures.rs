@@ -12,7 +12,7 @@ mod tables;
 pub use canvas::Canvas;
 pub use heads::heads;
 pub use images::{ImageRow, image_row, panels, picture};
-pub use tables::{Column, beeswarm, waterfall};
+pub use tables::{Column, beeswarm, marked, waterfall};
 
 /// A number with three significant digits, for captions.
 pub(crate) fn short(v: f64) -> String {

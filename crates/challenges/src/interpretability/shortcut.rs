@@ -594,7 +594,7 @@ mod tests {
         // The corner says the class, but every row in its own way.
         let found = check_on(
             network(only(corner)),
-            noisy(|p, label, own| (p / 8 < 2 && p % 8 < 2).then(|| label as f64 + 0.6 * own)),
+            noisy(|p, label, own| (p / 8 < 2 && p % 8 < 2).then_some(label as f64 + 0.6 * own)),
         );
         assert_eq!(found[0].verdict, Verdict::Inconclusive, "{}", found[0].explanation);
         // One pixel of the corner says the class, the others are noise.

@@ -18,9 +18,10 @@ const MOST: usize = 16;
 /// The archive has no `masks`, or they are not one per row and element (channels may be left out).
 pub(crate) fn masks(file: &Path, net: &Explained<'_>, rows: usize) -> anyhow::Result<Vec<bool>> {
     let array = read_npz(file, &["masks"], Limits::default()).context("reading the masks")?.remove(0);
-    let on: Vec<bool> = match (array.as_f32(), array.as_i64()) {
-        (Some(v), _) => v.iter().map(|v| *v > 0.0).collect(),
-        (None, Some(v)) => v.iter().map(|v| *v > 0).collect(),
+    let on: Vec<bool> = match (array.as_bool(), array.as_f32(), array.as_i64()) {
+        (Some(v), ..) => v.to_vec(),
+        (_, Some(v), _) => v.iter().map(|v| *v > 0.0).collect(),
+        (.., Some(v)) => v.iter().map(|v| *v > 0).collect(),
         _ => anyhow::bail!("--masks: `masks` must be numbers or truth values, it is {}", array.dtype()),
     };
     let (width, channels) = (net.row_len(), *net.row_shape().first().unwrap_or(&1));

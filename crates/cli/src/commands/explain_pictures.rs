@@ -5,7 +5,7 @@ use std::path::Path;
 use netproof_audit::write_atomically;
 use netproof_challenges::interpretability::insights::Insight;
 use netproof_challenges::interpretability::pictures::{
-    Canvas, Column, ImageRow, beeswarm, heads, image_row, picture, waterfall,
+    Canvas, Column, ImageRow, beeswarm, heads, image_row, marked, picture, waterfall,
 };
 use netproof_challenges::interpretability::{Explained, Explanation, Question};
 use netproof_data::write_png;
@@ -149,7 +149,11 @@ impl Pictures<'_> {
             &values,
             MOST_FEATURES,
         );
-        write_atomically(&folder.join("beeswarm.svg"), swarm.as_bytes())?;
+        let warned = |svg: String| match self.badge {
+            Some(badge) => marked(&svg, badge),
+            None => svg,
+        };
+        write_atomically(&folder.join("beeswarm.svg"), warned(swarm).as_bytes())?;
         let shown = n.min(MOST_ROWS);
         for (i, columns) in all.iter().enumerate().take(shown) {
             let sum: f64 = columns.iter().map(|c| c.attribution).sum();
@@ -160,7 +164,7 @@ impl Pictures<'_> {
             } else {
                 format!("{}; the bars need not end at the score: the start is chosen such that they do", self.method)
             };
-            let svg = waterfall(&self.title(i), &subtitle, base, columns, MOST_FEATURES);
+            let svg = warned(waterfall(&self.title(i), &subtitle, base, columns, MOST_FEATURES));
             write_atomically(&folder.join(format!("row-{}.svg", self.q.rows[i])), svg.as_bytes())?;
         }
         Ok(shown + 1)

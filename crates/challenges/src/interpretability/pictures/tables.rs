@@ -59,6 +59,22 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     (first..=(high / step).floor() as i64).map(|i| i as f64 * step).collect()
 }
 
+/// A picture of this file with a warning beside its title, where it hides no number.
+pub fn marked(svg: &str, badge: &str) -> String {
+    let wide = (badge.chars().count() as f64 * 7.2 + 24.0).min(WIDTH - 260.0);
+    let left = WIDTH - 16.0 - wide;
+    let banner = format!(
+        "<rect x=\"{left:.1}\" y=\"6\" width=\"{wide:.1}\" height=\"28\" fill=\"#fff\" stroke=\"#b2182b\"/><text x=\"{:.1}\" y=\"25\" \
+         class=\"mid\" style=\"fill:#b2182b;font-weight:600\">{}</text></svg>",
+        left + wide / 2.0,
+        escaped(&cut(badge, 82))
+    );
+    match svg.rfind("</svg>") {
+        Some(end) => format!("{}{banner}\n", &svg[..end]),
+        None => svg.to_owned(),
+    }
+}
+
 /// From the baseline's score to the row's, feature by feature, largest first; those beyond `most` are one bar.
 pub fn waterfall(title: &str, subtitle: &str, base: f64, columns: &[Column], most: usize) -> String {
     let mut all: Vec<Column> = columns.iter().filter(|c| c.attribution.is_finite()).cloned().collect();
@@ -251,6 +267,13 @@ mod tests {
         assert_eq!(svg.matches("<circle").count(), 3);
         assert!(svg.find(">large<").unwrap() < svg.find(">small<").unwrap() && !svg.contains("NaN"));
         assert!(beeswarm("t", "s", &[], &[], &[], 10).contains("</svg>"));
+    }
+
+    #[test]
+    fn a_warning_stands_in_the_picture() {
+        let svg = marked(&beeswarm("t", "s", &[], &[], &[], 10), "do not rely on this: 90 % < all");
+        assert!(svg.contains(">do not rely on this: 90 % &lt; all</text></svg>"), "{svg}");
+        assert_eq!(svg.matches("</svg>").count(), 1);
     }
 
     #[test]
