@@ -71,8 +71,9 @@ pub fn surrogates<'s>(
     x: &Tensor,
 ) -> Result<Vec<(String, Victim<'s>)>, AttackError> {
     let one = |(name, model): &'s (String, Arc<Model>)| -> Result<(String, Victim<'s>), AttackError> {
-        let head = super::verify::head(model, x)?;
-        let own = Victim::new(model, head, x.shape().get(1..).unwrap_or_default(), x)?;
+        let own = super::verify::head(model, x)
+            .and_then(|head| Victim::new(model, head, x.shape().get(1..).unwrap_or_default(), x))
+            .map_err(|e| AttackError::Mismatch(format!("the surrogate `{name}` does not fit the data: {e}")))?;
         if own.classes() != victim.classes() || own.row_len() != victim.row_len() {
             let message = format!(
                 "the surrogate `{name}` takes {} features and says {} classes, the network {} and {}",
