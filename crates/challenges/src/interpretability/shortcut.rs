@@ -25,7 +25,7 @@ use super::{ExplainError, Explained, Features, Question, explain, explanation};
 
 pub(crate) static CARD: Card = Card {
     id: "shortcut",
-    version: 1,
+    version: 2,
     kind: CardKind::Check,
     title: "Shortcuts",
     challenge: Challenge::Interpretability,

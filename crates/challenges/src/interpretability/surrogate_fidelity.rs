@@ -13,7 +13,7 @@ use super::{Explained, Question};
 
 pub(crate) static CARD: Card = Card {
     id: "surrogate-fidelity",
-    version: 1,
+    version: 2,
     kind: CardKind::Check,
     title: "Fidelity of surrogates",
     challenge: Challenge::Interpretability,
