@@ -129,7 +129,7 @@ kind = "constant"
         detail(f"seed {seed}: {ours[-1]:.2f} % here, {theirs[-1]:.2f} % in PyTorch")
     apart = abs(np.mean(ours) - np.mean(theirs))
     figure = f"losses within {worst:.1e}; {np.mean(ours):.2f} % and {np.mean(theirs):.2f} %, {apart:.2f} points apart"
-    finish(f"{figure} ({rows} rows, {epochs} epochs)", worst <= LOSS and apart <= POINTS)
+    finish(f"{figure} ({rows} rows, {epochs} epochs)", bool(worst <= LOSS and apart <= POINTS))
 
 
 main()

@@ -72,6 +72,12 @@ pub(crate) static BARS: &[Bar] = &[
         measure: build::kernels,
     },
     Bar {
+        name: "kernels-sanitizer",
+        bar: "the tests of the kernels pass under the address sanitizer",
+        by_default: false,
+        measure: build::sanitizer,
+    },
+    Bar {
         name: "shortcut",
         bar: "a corner block that codes the class is found, four networks without one are not accused",
         by_default: true,

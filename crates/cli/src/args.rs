@@ -170,8 +170,8 @@ pub(crate) struct SubjectArgs {
     #[arg(long, value_name = "RECIPE.toml")]
     pub(crate) recipe: Option<PathBuf>,
     /// Another network for the same task that an attacker may hold (ONNX); may be given more than once.
-    #[arg(long = "surrogate", value_name = "FILE")]
-    pub(crate) surrogates: Vec<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    pub(crate) surrogate: Vec<PathBuf>,
     /// What a changed row of a table must keep (TOML): immutable, increase, decrease, integer, steps, budgets, bounds, one_hot.
     #[arg(long, value_name = "FILE")]
     pub(crate) constraints: Option<PathBuf>,
@@ -266,7 +266,7 @@ impl SubjectArgs {
             set(&mut options, setting)?;
         }
         let seed = self.seed.or(project.audit.seed).unwrap_or(0);
-        let surrogates = if self.surrogates.is_empty() { project.surrogates.clone() } else { self.surrogates };
+        let surrogates = if self.surrogate.is_empty() { project.surrogates.clone() } else { self.surrogate };
         let constraints = match &self.constraints {
             Some(path) => read_constraints(path)?,
             None => project.constraints.clone(),

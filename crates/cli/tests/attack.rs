@@ -91,7 +91,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         (&["--eps", "-1"][..], "`epsilon` is -1, it must be finite and at least 0"),
         (&["--eps", "0.1", "--method", "nothing"], "there is no attack `nothing`; there are cascade"),
         (&["--eps", "0.1", "--bounds", "0,0.5"], "outside the bounds 0,0.5; give the bounds"),
-        (&["--eps", "0.1", "--norm", "l0"], "is not made for l0; it takes linf, l2, l1"),
+        (&["--eps", "1", "--norm", "l0", "--method", "autoattack"], "is not made for l0; it takes linf, l2, l1"),
         (&["--eps", "0.1", "--set", "cascade.target=1"], "it has targets = 3"),
     ] {
         let done = attack(folder.path(), more);

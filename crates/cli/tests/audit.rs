@@ -39,7 +39,8 @@ const FAST: [&str; 12] = [
     "gradient-masking.rows=3",
     // Seconds each; they have tests of their own.
     "--skip",
-    "faithfulness,sanity,stability,method-agreement,explanations",
+    "faithfulness,sanity,stability,method-agreement,explanations,adversarial-detection,minimal-perturbation,transferability,\
+     certified-accuracy",
 ];
 
 fn audit(out: &Path, more: &[&str]) -> Command {

@@ -51,6 +51,24 @@ pub(super) fn kernels(bench: &Bench) -> anyhow::Result<Measured> {
     Ok(Measured::Figure { figure: format!("{met} of {all} met"), pass: met == all })
 }
 
+/// The tests of the kernels, all widths of vectors, under the address sanitizer of a nightly compiler.
+pub(super) fn sanitizer(bench: &Bench) -> anyhow::Result<Measured> {
+    let host = command::output(Command::new("rustc").args(["+nightly", "--print", "host-tuple"]));
+    let Ok(host) = host else {
+        return Ok(Measured::Skipped("needs a nightly toolchain: rustup toolchain install nightly".to_owned()));
+    };
+    let mut test = Command::new("cargo");
+    test.current_dir(&bench.root).args(["+nightly", "test", "--quiet", "--package", "netproof-graph", "--lib"]);
+    test.args(["--target", host.trim(), "--target-dir"]).arg(bench.root.join(".bars/sanitizer"));
+    // What is kept for the whole process, such as the pool of threads, is no leak.
+    test.arg("kernels::").env("RUSTFLAGS", "-Zsanitizer=address").env("ASAN_OPTIONS", "detect_leaks=0");
+    let done = test.output().context("cannot start cargo")?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    let last = text.lines().rev().find_map(|l| l.strip_prefix("test result: "));
+    let last = last.with_context(|| format!("no test ran: {}", String::from_utf8_lossy(&done.stderr)))?;
+    Ok(Measured::Figure { figure: last.to_owned(), pass: done.status.success() })
+}
+
 /// Median of how long `netproof --version` takes, from start to exit.
 pub(super) fn start_up(bench: &Bench) -> anyhow::Result<Measured> {
     let binary = bench.netproof()?;

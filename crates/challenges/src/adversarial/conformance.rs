@@ -148,13 +148,30 @@ fn a_row_does_not_depend_on_its_neighbours() {
         let t = threat(norm, 0.6);
         let s = seeds(1, 7);
         let (whole, whole_z) = propose(&*a.method, &v, &x, &labels, &s, &t);
+        // With other neighbours in a batch of the same size, where sums are taken in the same order: the same bits.
+        for own in [1, 5] {
+            let from = |j: usize| if j == own { j } else { (j + 1) % 7 };
+            let other: Vec<f32> = (0..7).flat_map(|j| x[from(j) * INPUTS..][..INPUTS].to_vec()).collect();
+            let others: Vec<usize> = (0..7).map(|j| labels[from(j)]).collect();
+            let (among, _) = propose(&*a.method, &v, &other, &others, &s, &t);
+            let row = |y: &[f32]| y[own * INPUTS..][..INPUTS].to_vec();
+            assert_eq!(row(&among), row(&whole), "{} {norm} row {own}", a.card.id);
+        }
         for (from, to) in [(0, 3), (3, 4), (4, 7)] {
             let (part, z) =
                 propose(&*a.method, &v, &x[from * INPUTS..to * INPUTS], &labels[from..to], &s[from..to], &t);
             for i in from..to {
                 let (w, p) = (&whole[i * INPUTS..(i + 1) * INPUTS], &part[(i - from) * INPUTS..][..INPUTS]);
-                let far = distance(Norm::Linf, w, p);
-                assert!(far < f64::from(CLOSE), "{} {norm} row {i} of {from}..{to}: {far}", a.card.id);
+                // A search for the smallest change stands on the boundary, where rounding decides each step: what it comes to
+                // is as large, though not the same.
+                if a.method.goal() == Goal::WithinEpsilon {
+                    let far = distance(Norm::Linf, w, p);
+                    assert!(far < f64::from(CLOSE), "{} {norm} row {i} of {from}..{to}: {far}", a.card.id);
+                } else {
+                    let row = &x[i * INPUTS..(i + 1) * INPUTS];
+                    let [w, p] = [w, p].map(|y| distance(norm, row, y));
+                    assert!((w - p).abs() <= 0.01 * w.max(p), "{} {norm} row {i}: {w} and {p}", a.card.id);
+                }
                 let right = |z: &[f32], i: usize, l: usize| is_right(&z[i * CLASSES..(i + 1) * CLASSES], l);
                 assert_eq!(right(&whole_z, i, labels[i]), right(&z, i - from, labels[i]), "{} {norm}", a.card.id);
             }
