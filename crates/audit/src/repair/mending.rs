@@ -30,7 +30,7 @@ impl Prepared<'_> {
                     let first = &best.proposal;
                     let after = Candidate {
                         name: format!("{}+{}", first.candidate.name, candidate.name),
-                        what: format!("The best so far, then: {}", candidate.what),
+                        what: format!("The best so far, then this: {}", candidate.what),
                         making: candidate.making.clone(),
                     };
                     let proposal = Proposal { remedy: remedy.card.id, candidate: after, recipe: first.recipe.clone() };

@@ -129,13 +129,3 @@ pub fn certificate<C: Certificate + Serialize + DeserializeOwned + 'static>(
     let (method, options) = netproof_audit::parse::<C>(card, options)?;
     Ok(Configured { card, method: Box::new(method), options })
 }
-
-/// # Errors
-/// The norm is not supported.
-fn need_norm(card: &Card, supported: &[Norm], norm: Norm) -> Result<(), AttackError> {
-    if supported.contains(&norm) {
-        return Ok(());
-    }
-    let supported = supported.iter().map(|n| n.name()).collect::<Vec<_>>().join(", ");
-    Err(AttackError::Norm { attack: card.id, norm: norm.name(), supported })
-}

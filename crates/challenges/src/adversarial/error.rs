@@ -1,5 +1,5 @@
 use netproof_audit::AuditError;
-use netproof_core::ThreatError;
+use netproof_core::{Card, Norm, ThreatError};
 use netproof_graph::GraphError;
 use netproof_stats::StatsError;
 use netproof_tensor::TensorError;
@@ -107,4 +107,14 @@ impl From<AttackError> for AuditError {
             other => Self::Method(Box::new(other)),
         }
     }
+}
+
+/// # Errors
+/// The method of a card is not made for the norm.
+pub(crate) fn need_norm(card: &Card, supported: &[Norm], norm: Norm) -> Result<(), AttackError> {
+    if supported.contains(&norm) {
+        return Ok(());
+    }
+    let supported = supported.iter().map(|n| n.name()).collect::<Vec<_>>().join(", ");
+    Err(AttackError::Norm { attack: card.id, norm: norm.name(), supported })
 }

@@ -14,6 +14,7 @@ use netproof_tensor::Tensor;
 
 use super::AttackError;
 use super::attack::{Attack, Batch, Goal};
+use super::error::need_norm;
 use super::loss::{is_right, margin};
 use super::motion::Motion;
 use super::oracle::{Count, Limits, Oracle};
@@ -450,11 +451,7 @@ impl<'v, 'm> Harness<'v, 'm> {
         rows: &[usize],
     ) -> Result<usize, AttackError> {
         let (started, index) = (Instant::now(), self.stages.len());
-        if !attack.norms().contains(&self.threat.norm) {
-            let supported: Vec<_> = attack.norms().iter().map(|n| n.name()).collect();
-            let norm = self.threat.norm.name();
-            return Err(AttackError::Norm { attack: card.id, norm, supported: supported.join(", ") });
-        }
+        need_norm(card, attack.norms(), self.threat.norm)?;
         let mut stage = Stage {
             id: name.to_owned(),
             rows: rows.len() as u64,

@@ -8,6 +8,9 @@
 
 use netproof_core::{Norm, Threat};
 
+/// Norms with convex balls: those that most methods are made for.
+pub(crate) const CONVEX: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+
 /// A ball around an origin, cut with the box, in the numbers of the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ball {

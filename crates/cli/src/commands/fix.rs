@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use netproof_audit::repair::{Outcome, Settings, State, goals_of, prepare};
 use netproof_audit::{
-    Aim, Check, Configured, Goal, Plan, Policy, Progress as _, RunFolder, run, select, write_atomically,
+    Aim, Check, Configured, Goal, Making, Plan, Policy, Progress as _, RunFolder, run, select, write_atomically,
 };
 use netproof_challenges::{CHECKS, GOALS, QUALITY, REMEDIES};
 use netproof_core::{AuditDocument, Finding, Need};
@@ -197,7 +197,12 @@ impl Fix {
             if let Some(start) = &start {
                 recipe.network.options.insert("path".to_owned(), start.display().to_string().into());
             }
-            write_atomically(&self.out.join(format!("{stem}-repaired.recipe.toml")), recipe.to_toml().as_bytes())?;
+            // A treatment after the training is in no recipe, so it is said.
+            let after = outcome.chosen.map(|c| &outcome.tried[c].proposal.candidate);
+            let after = after.filter(|c| matches!(c.making, Making::Direct(_)));
+            let head = after.map_or_else(String::new, |c| format!("# {}\n", c.what));
+            let text = head + &recipe.to_toml();
+            write_atomically(&self.out.join(format!("{stem}-repaired.recipe.toml")), text.as_bytes())?;
         }
         Ok(vec![path.display().to_string()])
     }

@@ -17,12 +17,12 @@ use crate::adversarial::AttackError;
 use crate::adversarial::attack::{Attack, Batch};
 use crate::adversarial::loss::{Loss, targets};
 use crate::adversarial::oracle::Oracle;
+use crate::adversarial::projection::CONVEX;
 
 pub(crate) use climb::{Plan, climb};
 
 const REFERENCE: &str =
     "Croce and Hein, ICML 2020, arXiv:2003.01690, algorithm 1; Croce and Hein, ICML 2021, arXiv:2103.01208 (l1)";
-const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 const STEPS: OptionDoc = OptionDoc { name: "steps", default: "100", doc: "Steps of each start, 1 to 100000." };
 const RESTARTS: OptionDoc = OptionDoc { name: "restarts", default: "1", doc: "Random starts of each row, 1 to 1000." };
 const LARGE: OptionDoc = OptionDoc {
@@ -122,7 +122,7 @@ impl ApgdCe {
 
 impl Attack for ApgdCe {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn batch_rows(&self, rows: usize) -> usize {
@@ -137,7 +137,7 @@ impl Attack for ApgdCe {
 
 impl Attack for ApgdDlr {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn batch_rows(&self, rows: usize) -> usize {
@@ -154,7 +154,7 @@ impl Attack for ApgdDlr {
 
 impl Attack for ApgdT {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn batch_rows(&self, rows: usize) -> usize {

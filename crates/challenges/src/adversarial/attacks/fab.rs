@@ -15,10 +15,9 @@ use crate::adversarial::attack::{Attack, Batch, Goal};
 use crate::adversarial::hyperplane::reach;
 use crate::adversarial::loss::targets;
 use crate::adversarial::oracle::Oracle;
-use crate::adversarial::projection::{Ball, distance};
+use crate::adversarial::projection::{Ball, CONVEX, distance};
 use crate::adversarial::smallest::{Smallest, joined, nearest_boundaries};
 
-const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 /// Most weight of the move from the clean row.
 const ALPHA_MAX: f64 = 0.1;
 /// How far beyond the boundary a step goes.
@@ -95,7 +94,7 @@ impl Default for FabT {
 
 impl Attack for Fab {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn goal(&self) -> Goal {
@@ -117,7 +116,7 @@ impl Attack for Fab {
 
 impl Attack for FabT {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn goal(&self) -> Goal {

@@ -4,10 +4,10 @@ use netproof_core::{Card, Norm, Threat};
 use netproof_graph::{BoundMethod, BoundsRequest, Norm as Distance, Region, Specification};
 use serde::{Deserialize, Serialize};
 
-use super::{Rows, need_norm};
+use super::Rows;
 use crate::adversarial::AttackError;
-
-pub(super) const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+use crate::adversarial::error::need_norm;
+use crate::adversarial::projection::CONVEX;
 
 /// How a radius is searched for by halving an interval of epsilons.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ fn margins(
     threat: &Threat,
     method: BoundMethod,
 ) -> Result<Vec<bool>, AttackError> {
-    need_norm(card, NORMS, threat.norm)?;
+    need_norm(card, CONVEX, threat.norm)?;
     if picked.is_empty() {
         return Ok(Vec::new());
     }
@@ -112,7 +112,7 @@ macro_rules! by_bounds {
     ($name:ident, $method:expr) => {
         impl super::Certificate for $name {
             fn norms(&self) -> &'static [netproof_core::Norm] {
-                super::deterministic::NORMS
+                crate::adversarial::projection::CONVEX
             }
 
             fn certify(

@@ -10,8 +10,9 @@ use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use serde::{Deserialize, Serialize};
 
 use super::smoothing::{Answer, NORMS, Sampler, certify, check, covers};
-use super::{Certificate, Guarantee, Rows, need_norm};
+use super::{Certificate, Guarantee, Rows};
 use crate::adversarial::AttackError;
+use crate::adversarial::error::need_norm;
 
 pub(super) static CARD: Card = Card {
     id: "randomised-smoothing",

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::randomised_smoothing::{is_finite, need_seeds};
 use super::smoothing::{Answer, NORMS, Sampler, check, covers, lower_bound, radius};
-use super::{Certificate, Guarantee, Rows, need_norm};
+use super::{Certificate, Guarantee, Rows};
 use crate::adversarial::AttackError;
+use crate::adversarial::error::need_norm;
 
 pub(super) static CARD: Card = Card {
     id: "sequential-smoothing",

@@ -15,9 +15,10 @@ use netproof_stats::interval::proportion::clopper_pearson;
 use serde::{Deserialize, Serialize};
 
 use super::{Target, affordable, threat};
-use crate::adversarial::AttackError;
+use crate::adversarial::error::need_norm;
 use crate::adversarial::harness::Harness;
-use crate::adversarial::protocols::transfer::{NORMS, Transfer};
+use crate::adversarial::projection::CONVEX;
+use crate::adversarial::protocols::transfer::Transfer;
 use crate::adversarial::surrogate::{climb, distil, of};
 use crate::adversarial::victim::Victim;
 use crate::shared::percent;
@@ -95,10 +96,7 @@ impl Check for Transferability {
         let how = Transfer { steps: self.steps, rounds: self.rounds, epochs: self.epochs, ..Transfer::default() };
         how.check()?;
         let t = threat(self.norm, self.epsilon, &self.bounds)?;
-        if !NORMS.contains(&t.norm) {
-            let supported = "linf, l2, l1".to_owned();
-            return Err(AttackError::Norm { attack: CARD.id, norm: t.norm.name(), supported }.into());
-        }
+        need_norm(&CARD, CONVEX, t.norm)?;
         let wanted = self.rows.max(FEWEST).min(subject.data().len());
         // A gradient is about two passes; the queries of a surrogate come on top.
         let passes = 3.0 * self.steps as f64 + (1u64 << self.rounds) as f64;

@@ -19,7 +19,9 @@ use crate::adversarial::attacks::apgd::{ApgdCe, ApgdDlr, ApgdT};
 use crate::adversarial::attacks::fab::{Fab, FabT};
 use crate::adversarial::attacks::square::Square;
 use crate::adversarial::certifier::Certifier;
+use crate::adversarial::error::need_norm;
 use crate::adversarial::harness::Harness;
+use crate::adversarial::projection::CONVEX;
 use crate::adversarial::protocol::{Protocol, card_of};
 
 pub(crate) static CARD: Card = Card {
@@ -77,10 +79,7 @@ impl Protocol for AutoAttack {
             return Err(AttackError::Value { name: "draws", value: self.draws as f64, allowed: "1 to 1000" });
         }
         let norm = harness.threat().norm;
-        if !matches!(norm, Norm::Linf | Norm::L2 | Norm::L1) {
-            let supported = "linf, l2, l1".to_owned();
-            return Err(AttackError::Norm { attack: CARD.id, norm: norm.name(), supported });
-        }
+        need_norm(&CARD, CONVEX, norm)?;
         note_classes(harness);
         if self.version == Version::Rand {
             harness.set_draws(self.draws);

@@ -13,7 +13,7 @@
 //! On MNIST at 0.3, Square breaks rows that no gradient attack breaks (published for TRADES: 92.58 % robust against 92.81 %), so
 //! a short Square belongs to every run.
 
-use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc};
+use netproof_core::{Card, CardKind, Challenge, Need, OptionDoc};
 use netproof_stats::rng::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +26,11 @@ use crate::adversarial::attacks::fab::FabT;
 use crate::adversarial::attacks::pgd::{Objective, Pgd};
 use crate::adversarial::attacks::square::Square;
 use crate::adversarial::certifier::Certifier;
+use crate::adversarial::error::need_norm;
 use crate::adversarial::harness::Harness;
 use crate::adversarial::loss::margin;
 use crate::adversarial::masking;
+use crate::adversarial::projection::CONVEX;
 use crate::adversarial::protocol::{Protocol, card_of};
 
 pub(crate) static CARD: Card = Card {
@@ -93,10 +95,7 @@ impl Protocol for Cascade {
     fn run(&self, harness: &mut Harness<'_, '_>, certifiers: &[&dyn Certifier]) -> Result<(), AttackError> {
         self.check()?;
         let norm = harness.threat().norm;
-        if !matches!(norm, Norm::Linf | Norm::L2 | Norm::L1) {
-            let supported = "linf, l2, l1".to_owned();
-            return Err(AttackError::Norm { attack: CARD.id, norm: norm.name(), supported });
-        }
+        need_norm(&CARD, CONVEX, norm)?;
         note_classes(harness);
         if harness.victim().is_random() {
             harness.set_draws(20);

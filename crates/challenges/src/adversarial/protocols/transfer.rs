@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::adversarial::AttackError;
 use crate::adversarial::attack::{Access, Attack, Batch};
 use crate::adversarial::certifier::Certifier;
+use crate::adversarial::error::need_norm;
 use crate::adversarial::harness::Harness;
 use crate::adversarial::oracle::Oracle;
+use crate::adversarial::projection::CONVEX;
 use crate::adversarial::protocol::Protocol;
 use crate::adversarial::rows::{gather, row, row_mut};
 use crate::adversarial::surrogate::{Learning, climb, distil, of};
@@ -63,9 +65,6 @@ impl Default for Transfer {
     }
 }
 
-/// Norms in which surrogates are climbed.
-pub(crate) const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
-
 /// Climbs other networks; of the one under attack it asks nothing.
 struct Carried<'a, 'm> {
     sources: Vec<&'a Victim<'m>>,
@@ -74,7 +73,7 @@ struct Carried<'a, 'm> {
 
 impl Attack for Carried<'_, '_> {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn access(&self) -> Access {
@@ -98,10 +97,7 @@ impl Protocol for Transfer {
     fn run(&self, harness: &mut Harness<'_, '_>, _: &[&dyn Certifier]) -> Result<(), AttackError> {
         self.check()?;
         let norm = harness.threat().norm;
-        if !NORMS.contains(&norm) {
-            let supported = "linf, l2, l1".to_owned();
-            return Err(AttackError::Norm { attack: CARD.id, norm: norm.name(), supported });
-        }
+        need_norm(&CARD, CONVEX, norm)?;
         let given = harness.surrogates().to_vec();
         if !given.is_empty() {
             let mut sets: Vec<(String, Vec<&Victim<'_>>)> =

@@ -14,10 +14,11 @@ use crate::adversarial::AttackError;
 use crate::adversarial::ascent::step;
 use crate::adversarial::attack::{Attack, Batch};
 use crate::adversarial::certifier::Certifier;
+use crate::adversarial::error::need_norm;
 use crate::adversarial::harness::Harness;
 use crate::adversarial::loss::Loss;
 use crate::adversarial::oracle::Oracle;
-use crate::adversarial::projection::Ball;
+use crate::adversarial::projection::{Ball, CONVEX};
 use crate::adversarial::protocol::Protocol;
 
 pub(crate) static CARD: Card = Card {
@@ -65,11 +66,9 @@ struct Fixed {
     change: Vec<f32>,
 }
 
-const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
-
 impl Attack for Fixed {
     fn norms(&self) -> &'static [Norm] {
-        NORMS
+        CONVEX
     }
 
     fn propose(&self, _: &Oracle<'_, '_>, batch: &Batch<'_>, threat: &Threat) -> Result<Vec<f32>, AttackError> {
@@ -87,10 +86,7 @@ impl Protocol for Universal {
     fn run(&self, harness: &mut Harness<'_, '_>, _: &[&dyn Certifier]) -> Result<(), AttackError> {
         self.check()?;
         let norm = harness.threat().norm;
-        if !NORMS.contains(&norm) {
-            let supported = "linf, l2, l1".to_owned();
-            return Err(AttackError::Norm { attack: CARD.id, norm: norm.name(), supported });
-        }
+        need_norm(&CARD, CONVEX, norm)?;
         let half = |h: &Harness<'_, '_>, i: usize| Rng::named(h.seed_of(i), "universal half").below(2);
         let all: Vec<usize> = harness.standing();
         let halves = [0, 1].map(|k| -> Vec<usize> { all.iter().copied().filter(|&i| half(harness, i) == k).collect() });
