@@ -184,9 +184,24 @@ pub(crate) struct SubjectArgs {
     /// Option of a method, as ID.NAME=VALUE; may be given more than once.
     #[arg(long = "set", value_name = "ID.NAME=VALUE")]
     pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+}
+
+/// How many threads there are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Threads {
     /// Threads [default: all cores].
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    threads: Option<usize>,
+}
+
+impl Threads {
+    /// Starts them, before any work.
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
+        ensure!(self.threads != Some(0), "--threads is 0, it must be at least 1");
+        netproof_graph::start_threads(self.threads).context("starting threads")
+    }
 }
 
 /// What the flags and the project file say together.
@@ -205,8 +220,7 @@ pub(crate) const RUN_PROJECT: &str = "netproof.toml";
 
 impl SubjectArgs {
     pub(crate) fn load(self) -> anyhow::Result<Loaded> {
-        ensure!(self.threads != Some(0), "--threads is 0, it must be at least 1");
-        netproof_graph::start_threads(self.threads).context("starting threads")?;
+        self.threads.start()?;
         let folder = self.model.is_dir().then(|| self.model.join(RUN_PROJECT));
         if let Some(file) = folder.as_ref().filter(|f| !f.is_file()) {
             bail!("{} is no run folder of an audit: it has no {}", self.model.display(), file.display());

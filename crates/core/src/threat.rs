@@ -82,7 +82,7 @@ pub struct Threat {
 impl Threat {
     /// A threat whose numbers make sense together.
     /// # Errors
-    /// A number is not finite, epsilon is negative, or the bounds are empty.
+    /// A number is not finite, epsilon is negative or, where it counts, between 0 and 1, or the bounds are empty.
     pub fn new(norm: Norm, epsilon: f64, bounds: [f64; 2]) -> Result<Self, ThreatError> {
         let fail = |name, value, allowed: String| Err(ThreatError { name, value, allowed });
         let [low, high] = bounds;
@@ -94,6 +94,10 @@ impl Threat {
         }
         if !(epsilon.is_finite() && epsilon >= 0.0) {
             return fail("epsilon", epsilon, "finite and at least 0, in units of the features".to_owned());
+        }
+        if matches!(norm, Norm::L0 | Norm::Patch) && epsilon > 0.0 && epsilon < 1.0 {
+            let what = if norm == Norm::L0 { "features" } else { "pixels" };
+            return fail("epsilon", epsilon, format!("a number of {what} for {norm}: 0, or 1 or more"));
         }
         Ok(Self { norm, epsilon, bounds })
     }
@@ -149,6 +153,9 @@ mod tests {
         }
         let e = Threat::new(Norm::L2, -1.0, [0.0, 1.0]).unwrap_err().to_string();
         assert_eq!(e, "`epsilon` is -1, it must be finite and at least 0, in units of the features");
+        let e = Threat::new(Norm::L0, 0.3, [0.0, 1.0]).unwrap_err().to_string();
+        assert_eq!(e, "`epsilon` is 0.3, it must be a number of features for l0: 0, or 1 or more");
+        assert!(Threat::new(Norm::L0, 1.0, [0.0, 1.0]).is_ok() && Threat::new(Norm::Patch, 0.5, [0.0, 1.0]).is_err());
     }
 
     #[test]

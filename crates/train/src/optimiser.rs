@@ -9,6 +9,7 @@ mod lamb;
 mod rms_prop;
 mod sgd;
 
+use netproof_graph::vectorised;
 use rayon::prelude::*;
 
 use crate::error::{TrainError, refuse, within};
@@ -65,23 +66,28 @@ fn each<const N: usize>(
         tasks.push((w, g, parts));
     }
     let one = |(w, g, parts): &mut Block<'_, N>| {
-        // Equal lengths that the compiler can see make the loop vectors.
-        let n = w.len();
-        let g = &g[..n];
-        for part in parts.iter_mut() {
-            *part = &mut std::mem::take(part)[..n];
-        }
-        for i in 0..n {
-            let mut old = [0.0; N];
-            for k in 0..N {
-                old[k] = parts[k][i];
-            }
-            let (new, all) = f(w[i], g[i], old);
-            w[i] = new;
-            for k in 0..N {
-                parts[k][i] = all[k];
-            }
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                // Equal lengths that the compiler can see make the loop vectors.
+                let n = w.len();
+                let g = &g[..n];
+                for part in parts.iter_mut() {
+                    *part = &mut std::mem::take(part)[..n];
+                }
+                for i in 0..n {
+                    let mut old = [0.0; N];
+                    for k in 0..N {
+                        old[k] = parts[k][i];
+                    }
+                    let (new, all) = f(w[i], g[i], old);
+                    w[i] = new;
+                    for k in 0..N {
+                        parts[k][i] = all[k];
+                    }
+                }
+            },
+        );
     };
     if tasks.len() > 3 { tasks.par_iter_mut().for_each(one) } else { tasks.iter_mut().for_each(one) }
 }

@@ -88,20 +88,22 @@ fn square_beats_gradients(harness: &Harness<'_, '_>) -> Flag {
         base.and_then(|a| (a.build)(a.card, toml::Table::new()).ok())
             .is_some_and(|a| a.method.access() != Access::Gradients)
     };
-    let (mut black, mut white, mut tried) = (0, 0, false);
+    let (mut black, mut long, mut white, mut tried) = (0, 0, 0, false);
     for s in harness.stages() {
         if scores(&s.id) {
             black += s.broken;
+            // What a search of its own, on the rows where it pays, has found already.
+            long += if s.id.starts_with("square-long") { s.broken } else { 0 };
         } else {
             (white, tried) = (white + s.broken, true);
         }
     }
-    let share = black as f64 / harness.len().max(1) as f64;
+    let share = |n: u64| n as f64 / harness.len().max(1) as f64;
     Flag {
         id: "black-box-beats-white-box",
         // Where no gradient was asked for, none was beaten.
-        raised: tried && white + black > 0 && share > SQUARE.max(1.5 / harness.len().max(1) as f64),
-        escalates: share > SQUARE_BY_FAR,
+        raised: tried && white + black > 0 && share(black) > SQUARE.max(share(1) * 1.5),
+        escalates: share(black - long) > SQUARE_BY_FAR,
         text: format!(
             "attacks without gradients broke {black} rows that no gradient attack broke, which broke {white}"
         ),

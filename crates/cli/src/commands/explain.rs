@@ -14,7 +14,7 @@ use netproof_tensor::{DType, Tensor};
 use serde_json::json;
 
 use super::explain_pictures::Pictures;
-use crate::args::{DataArgs, set};
+use crate::args::{DataArgs, Threads, set};
 use crate::output::write_json;
 use crate::progress::Terminal;
 
@@ -93,9 +93,8 @@ pub(crate) struct Explain {
     /// Seed of every random draw.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Threads [default: all cores].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: Threads,
     /// Mean per channel that is subtracted before the network, so that it takes raw pixels or columns.
     #[arg(long, value_delimiter = ',', value_name = "X,…", requires = "std", allow_hyphen_values = true)]
     mean: Option<Vec<f32>>,
@@ -160,10 +159,9 @@ struct Material {
 
 impl Explain {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
-        ensure!(self.threads != Some(0), "--threads is 0, it must be at least 1");
         ensure!(self.batch != Some(0), "--batch is 0, it must be at least 1");
         ensure!(self.known > 0, "--known is 0, it must be at least 1");
-        netproof_graph::start_threads(self.threads).context("starting threads")?;
+        self.threads.start()?;
         let method = Method::find(&self.method, self.options()?)?;
         let load = || -> anyhow::Result<Model> {
             let model =

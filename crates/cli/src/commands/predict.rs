@@ -10,7 +10,7 @@ use netproof_stats::probability::{sigmoid, softmax};
 use netproof_tensor::{DType, Elements, Tensor};
 use serde_json::json;
 
-use crate::args::DataArgs;
+use crate::args::{DataArgs, Threads};
 use crate::output::write_json;
 
 /// Run a network on data and save its answers.
@@ -38,6 +38,8 @@ pub(crate) struct Predict {
     /// Use only the first N rows.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    threads: Threads,
     /// Where the answers go (NPZ).
     #[arg(long, value_name = "FILE", default_value = "predictions.npz")]
     out: PathBuf,
@@ -48,7 +50,7 @@ pub(crate) struct Predict {
 
 impl Predict {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
-        netproof_graph::start_threads(None).context("starting threads")?;
+        self.threads.start()?;
         let model =
             Model::load(&self.model).with_context(|| format!("loading the network {}", self.model.display()))?;
         let rows = match (&self.inputs, &self.data) {

@@ -14,7 +14,7 @@ use netproof_train::{
     preview, train,
 };
 
-use crate::args::read_recipe;
+use crate::args::{Threads, read_recipe};
 use crate::output::{print, write_json};
 use crate::progress::interrupts;
 
@@ -58,9 +58,8 @@ pub(crate) struct Train {
     /// Write a picture (PNG) of some training images and of what augmentation makes of them, and end.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "resume"])]
     preview: Option<PathBuf>,
-    /// Use so many threads [default: one per core].
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    threads: Threads,
     /// Also write the training record here; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -72,7 +71,7 @@ impl Train {
             print(EXAMPLE)?;
             return Ok(true);
         };
-        netproof_graph::start_threads(self.threads).context("starting threads")?;
+        self.threads.start()?;
         let registry = training_registry();
         let mut recipe = read_recipe(path, &registry)?;
         recipe.seed = self.seed.unwrap_or(recipe.seed);

@@ -7,6 +7,7 @@ use netproof_graph::Model;
 use serde_json::json;
 
 use super::attack::read_examples;
+use crate::args::Threads;
 use crate::output::write_json;
 
 /// Check every claim of an attack's run: replay its examples in one forward pass.
@@ -24,6 +25,8 @@ pub(crate) struct Verify {
     /// The network, where it is no longer where it was.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
     /// Write the result here; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -31,7 +34,7 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self) -> anyhow::Result<bool> {
-        netproof_graph::start_threads(None).context("starting threads")?;
+        self.threads.start()?;
         let (record, arrays) = read_examples(&self.dir)?;
         let path = self.model.as_ref().unwrap_or(&record.model);
         let mut model = Model::load(path).with_context(|| format!("loading the network {}", path.display()))?;

@@ -1,7 +1,8 @@
 //! Convolutions whose groups have one channel: a vector of a row of outputs at a time, its inputs loaded where they lie.
 //!
-//! What a tap meets beside the plane is masked away, so nothing is copied or padded. A step of two over columns computes
-//! every column and keeps every second one.
+//! What a tap meets beside the plane is masked away, so nothing is copied or padded. Where each row of inputs is one below
+//! the last, it is loaded once for all rows of outputs that it is part of. A step of two over columns computes every column
+//! and keeps every second one.
 //!
 //! # Source
 //! Zhang, Lo and Lu, "High Performance Depthwise and Pointwise Convolutions on Mobile Devices", AAAI 2020
@@ -116,12 +117,44 @@ impl Planes<'_> {
                 weights[i][j] = simd.splat_f32s(d.weight[(group * K + i) * K + j]);
             }
         }
-        let bias = simd.splat_f32s(d.epilogue.bias.map_or(0.0, |b| b[group]));
-        let start = image * d.target.image + group * d.target.group + d.target.starts[0] + column;
-        let all = first(simd, lanes);
-        // Masked stores are slow. What a whole vector writes behind a narrow row is written again with the next one.
-        let spills = d.target.down == d.grid[1];
-        let end = start + d.grid[0] * d.grid[1] - column;
+        let columns = Columns::new(simd, d, [image, group], column, lanes);
+        // Rows of taps one below the other, whichever way.
+        let last = K - 1;
+        let falls = down[last] < down[0];
+        let top = if falls { down[last] } else { down[0] };
+        let consecutive = (0..K).all(|i| down[if falls { last - i } else { i }] == top + i as isize);
+        if T == 1 && d.step[0] == 1 && consecutive {
+            if falls {
+                weights.reverse();
+            }
+            let from = x.as_ptr().wrapping_offset(column as isize);
+            // What the rows of outputs have so far that the next row of inputs is part of, from the newest to the oldest.
+            let mut sums = [simd.splat_f32s(0.0); K];
+            for i in 0..d.grid[0] + last {
+                for k in (1..K).rev() {
+                    sums[k] = sums[k - 1];
+                }
+                sums[0] = simd.splat_f32s(0.0);
+                let y = i as isize + top;
+                if (0..height as isize).contains(&y) {
+                    let mut v = [simd.splat_f32s(0.0); K];
+                    for j in 0..K {
+                        let at = y * width as isize + right[j];
+                        // SAFETY: the mask has only lanes inside of this row of the plane.
+                        v[j] = unsafe { simd.mask_load_ptr_f32s(masks[0][j], from.wrapping_offset(at)) };
+                    }
+                    for k in 0..K {
+                        for j in 0..K {
+                            sums[k] = simd.mul_add_e_f32s(weights[k][j], v[j], sums[k]);
+                        }
+                    }
+                }
+                if i >= last {
+                    columns.write(simd, self, i - last, sums[last]);
+                }
+            }
+            return;
+        }
         for row in 0..d.grid[0] {
             let mut sums = [simd.splat_f32s(0.0); T];
             let top = (row * d.step[0]) as isize;
@@ -140,19 +173,53 @@ impl Planes<'_> {
                 }
             }
             let sum = if T == 1 { sums[0] } else { second(simd, [sums[0], sums[T - 1]]) };
-            let at = start + row * d.target.down;
-            let mut y = simd.add_f32s(sum, bias);
-            if let Some(residual) = d.epilogue.residual {
-                y = simd.add_f32s(y, read(simd, &residual[at..at + lanes]));
-            }
-            let y = d.epilogue.activation.apply(simd, y);
-            // SAFETY: planes are apart, and each belongs to one task; the mask has as many lanes as there is room.
-            unsafe {
-                if lanes == S::F32_LANES || (spills && at + S::F32_LANES <= end) {
-                    write(simd, self.to.part(at, S::F32_LANES), y);
-                } else {
-                    simd.mask_store_ptr_f32s(all, self.to.part(at, lanes).as_mut_ptr(), y);
-                }
+            columns.write(simd, self, row, sum);
+        }
+    }
+}
+
+/// Where the columns of a plane go, and what is done to them before.
+struct Columns<S: Simd> {
+    bias: S::f32s,
+    /// Of the first row in y.
+    start: usize,
+    /// Behind the last column of the last row.
+    end: usize,
+    lanes: usize,
+    all: MemMask<S::m32s>,
+    /// Masked stores are slow. What a whole vector writes behind a narrow row is written again with the next one.
+    spills: bool,
+}
+
+impl<S: Simd> Columns<S> {
+    #[inline(always)]
+    fn new(simd: S, d: &Direct<'_>, [image, group]: [usize; 2], column: usize, lanes: usize) -> Self {
+        let start = image * d.target.image + group * d.target.group + d.target.starts[0] + column;
+        Self {
+            bias: simd.splat_f32s(d.epilogue.bias.map_or(0.0, |b| b[group])),
+            start,
+            end: start + d.grid[0] * d.grid[1] - column,
+            lanes,
+            all: first(simd, lanes),
+            spills: d.target.down == d.grid[1],
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, simd: S, planes: &Planes<'_>, row: usize, sum: S::f32s) {
+        let (d, lanes) = (planes.direct, self.lanes);
+        let at = self.start + row * d.target.down;
+        let mut y = simd.add_f32s(sum, self.bias);
+        if let Some(residual) = d.epilogue.residual {
+            y = simd.add_f32s(y, read(simd, &residual[at..at + lanes]));
+        }
+        let y = d.epilogue.activation.apply(simd, y);
+        // SAFETY: planes are apart, and each belongs to one task; the mask has as many lanes as there is room.
+        unsafe {
+            if lanes == S::F32_LANES || (self.spills && at + S::F32_LANES <= self.end) {
+                write(simd, planes.to.part(at, S::F32_LANES), y);
+            } else {
+                simd.mask_store_ptr_f32s(self.all, planes.to.part(at, lanes).as_mut_ptr(), y);
             }
         }
     }

@@ -3,8 +3,8 @@
 //! A task copies some images of one group into scratch memory, padded with zeros, such that a tap of the kernel is a fixed
 //! offset: row `y` of all images comes before row `y + 1`, rows share the zeros between them, and a step over several
 //! elements splits rows and columns into phases. Then a tile of output channels × places is a sum over taps of
-//! `weight · x[place + offset]`, all in registers. Places behind the end of a row come out as garbage and are dropped when
-//! the result is written, which is also where bias, residual and activation are applied.
+//! `weight · x[place + offset]`, all in registers. Where rows are no whole vectors, places behind the end of a row come out
+//! as garbage and are dropped when the result is written, which is also where bias, residual and activation are applied.
 //!
 //! # Source
 //! Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC18 (register
@@ -18,7 +18,7 @@ use pulp::{MemMask, Simd, WithSimd};
 use super::depthwise;
 use super::epilogue::{Activation, Epilogue};
 use super::math::Function;
-use super::vectors::{arch, first, read, unrolled, write};
+use super::vectors::{arch, first, prefetch, read, unrolled, write};
 use super::{LINE, PRODUCTS, Shared, parallel, with_scratch, worth};
 
 /// Floats of padded input that one task should hold.
@@ -35,6 +35,11 @@ const PLAIN: usize = if cfg!(test) { 16 } else { 128 };
 const WIDE: usize = 16;
 /// Most taps of one part of a sum.
 const DEPTH: usize = if cfg!(test) { 48 } else { 640 };
+
+/// Most images, or groups of them, that one task takes one after the other.
+const TURNS: usize = 4;
+/// [`DEPTH`] where blocks of channels take turns.
+const TURN: usize = if cfg!(test) { 48 } else { 192 };
 
 /// A sum over taps: `y[n, g, o, i, j] = Σ weight[g, o, c, t] · x[n, g, c, i · step + down(t), j · step + right(t)]`, where x is 0
 /// outside its plane.
@@ -205,6 +210,18 @@ impl Layout {
 }
 
 impl Direct<'_> {
+    /// Some images, if they are there and are one piece.
+    fn images<'x>(&self, x: &'x [f32], first: usize, count: usize) -> &'x [f32] {
+        let one = self.inside * self.size[0] * self.size[1];
+        let end = if self.groups == 1 { (first + count).min(self.batch) } else { 0 };
+        x.get(first * one..end * one).unwrap_or_default()
+    }
+
+    /// Whether blocks of output channels take turns at each tile of places.
+    fn in_turn(&self) -> bool {
+        self.outside >= 16
+    }
+
     /// Computes all places. Each task has some images of one group, and some of its output channels where there are few
     /// images.
     pub(crate) fn run(&self, x: &[f32], y: &mut [f32]) {
@@ -236,31 +253,43 @@ impl Direct<'_> {
         let groups_each = (TASK / work.max(1)).clamp(1, self.groups);
         let group_tasks = self.groups.div_ceil(groups_each);
         let shared = Shared::new(y);
-        parallel(chunks * group_tasks * parts, operations, |task| {
-            let (chunk, groups, part) = (task / (group_tasks * parts), task / parts % group_tasks, task % parts);
-            let last = chunk + 1 == chunks;
-            let images = if last { rest } else { layout.images };
-            let offsets = if last && !partial.is_empty() { &partial } else { &whole };
-            let inside = (self.inside * layout.channel(images) + SLACK).next_multiple_of(LINE);
-            let outside = (self.grid[0] * images * layout.pitch + SLACK).next_multiple_of(LINE);
-            with_scratch(inside + 8 * outside, |scratch| {
-                let (scratch, result) = scratch.split_at_mut(inside);
-                arch.dispatch(Task {
-                    direct: self,
-                    layout: &layout,
-                    x,
-                    first: chunk * layout.images,
-                    images,
-                    groups: groups * groups_each..((groups + 1) * groups_each).min(self.groups),
-                    group: 0,
-                    channels: part * each * 8..((part + 1) * each * 8).min(self.outside),
-                    offsets,
-                    farthest: offsets.iter().copied().max().unwrap_or(0) as usize,
-                    scratch,
-                    start: None,
-                    result,
-                    y: shared,
-                });
+        // Several images one after the other lie between the same zeros.
+        let turns = (chunks / (4 * threads)).clamp(1, TURNS);
+        let image_tasks = chunks.div_ceil(turns);
+        parallel(image_tasks * group_tasks * parts, operations, |task| {
+            let (image_task, groups, part) = (task / (group_tasks * parts), task / parts % group_tasks, task % parts);
+            let groups = groups * groups_each..((groups + 1) * groups_each).min(self.groups);
+            let channels = part * each * 8..((part + 1) * each * 8).min(self.outside);
+            let lines = if self.in_turn() { channels.len().next_multiple_of(8) } else { 8 };
+            let inside = |images: usize| (self.inside * layout.channel(images) + SLACK).next_multiple_of(LINE);
+            let outside = |images: usize| (self.grid[0] * images * layout.pitch + SLACK).next_multiple_of(LINE);
+            with_scratch(inside(layout.images) + lines * outside(layout.images), |scratch| {
+                let mut zeroed = false;
+                for chunk in image_task * turns..((image_task + 1) * turns).min(chunks) {
+                    let partly = chunk + 1 == chunks && !partial.is_empty();
+                    let (images, offsets) = if partly { (rest, &partial) } else { (layout.images, &whole) };
+                    let (line, (scratch, result)) = (outside(images), scratch.split_at_mut(inside(images)));
+                    zeroed = arch.dispatch(Task {
+                        direct: self,
+                        layout: &layout,
+                        x,
+                        first: chunk * layout.images,
+                        images,
+                        groups: groups.clone(),
+                        group: 0,
+                        channels: channels.clone(),
+                        offsets,
+                        farthest: offsets.iter().copied().max().unwrap_or(0) as usize,
+                        scratch,
+                        zeroed: zeroed && !partly,
+                        start: None,
+                        per_row: 0,
+                        ahead: self.images(x, chunk * layout.images + images, layout.images),
+                        result,
+                        line,
+                        y: shared,
+                    });
+                }
             });
         });
     }
@@ -282,19 +311,31 @@ struct Task<'a> {
     farthest: usize,
     /// The padded images.
     scratch: &'a mut [f32],
+    /// Whether there are zeros around them already.
+    zeroed: bool,
     /// Where the image begins in x, if it is read there.
     start: Option<usize>,
-    /// A line of places for each of 8 channels.
+    /// The images that come next; where there are groups, none.
+    ahead: &'a [f32],
+    /// Vectors of a row, where rows are whole vectors and zeros between them can be passed over.
+    per_row: usize,
+    /// A line of places for each of 8 channels, or of all, if they take turns.
     result: &'a mut [f32],
+    /// Elements of such a line.
+    line: usize,
     y: Shared<'a>,
 }
 
 impl WithSimd for Task<'_> {
-    type Output = ();
+    /// Whether there are zeros around the images now.
+    type Output = bool;
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+    fn with_simd<S: Simd>(mut self, simd: S) -> bool {
         let d = self.direct;
-        let (plane, mut zeroed) = (d.grid[0] * d.grid[1], false);
+        let plane = d.grid[0] * d.grid[1];
+        if d.grid[1].is_multiple_of(S::F32_LANES) && self.layout.pitch > d.grid[1] {
+            self.per_row = d.grid[1] / S::F32_LANES;
+        }
         for group in self.groups.clone() {
             self.group = group;
             let start = (self.first * d.groups + group) * d.inside * plane;
@@ -303,7 +344,7 @@ impl WithSimd for Task<'_> {
             self.start = (self.layout.plain && end <= self.x.len()).then_some(start);
             if self.start.is_none() {
                 // Where zeros stand is the same for all groups.
-                if !std::mem::replace(&mut zeroed, true) {
+                if !std::mem::replace(&mut self.zeroed, true) {
                     self.scratch.fill(0.0);
                 }
                 let at = Images { first: self.first, count: self.images, group };
@@ -311,21 +352,25 @@ impl WithSimd for Task<'_> {
             }
             self.channels(simd);
         }
+        self.zeroed
     }
 }
 
 impl Task<'_> {
     #[inline(always)]
     fn channels<S: Simd>(&mut self, simd: S) {
-        let line = self.result.len() / 8;
+        let line = self.line;
         let mut channel = self.channels.start;
+        if S::F32_LANES == 16 && self.direct.in_turn() {
+            channel = self.in_turn::<S>(simd);
+        }
         while channel < self.channels.end {
             let left = self.channels.end - channel;
             let rows = match (S::F32_LANES, left) {
-                (16, 8..) => self.block::<S, 8, 3>(simd, channel, line),
-                (_, 4..) => self.block::<S, 4, 2>(simd, channel, line),
-                (_, 2..) => self.block::<S, 2, 4>(simd, channel, line),
-                _ => self.block::<S, 1, 6>(simd, channel, line),
+                (16, 8..) => self.block::<S, 8, 3>(simd, channel),
+                (_, 4..) => self.block::<S, 4, 2>(simd, channel),
+                (_, 2..) => self.block::<S, 2, 4>(simd, channel),
+                _ => self.block::<S, 1, 6>(simd, channel),
             };
             for r in 0..rows {
                 self.write(simd, channel + r, r * line);
@@ -334,30 +379,74 @@ impl Task<'_> {
         }
     }
 
+    /// Of the places of all images.
+    fn vectors(&self, lanes: usize) -> usize {
+        let rows = self.direct.grid[0] * self.images;
+        if self.per_row == 0 { (rows * self.layout.pitch).div_ceil(lanes) } else { rows * self.per_row }
+    }
+
+    /// All places of the blocks of 8 channels, which take turns at each tile of places, so that what they read of the
+    /// images stays in the nearest cache; returns the first channel that is left.
+    #[inline(always)]
+    fn in_turn<S: Simd>(&mut self, simd: S) -> usize {
+        const R: usize = 8;
+        const V: usize = 3;
+        let vectors = self.vectors(S::F32_LANES);
+        let depth = self.offsets.len();
+        let each = depth.div_ceil(depth.div_ceil(TURN).max(1)).max(1);
+        let (first, blocks) = (self.channels.start, self.channels.len() / R);
+        // The next images come nearer meanwhile, some lines of the cache for each tile.
+        let tiles = vectors.div_ceil(V) * depth.div_ceil(each) * blocks;
+        let mut lines = self.ahead.chunks((self.ahead.len() / tiles.max(1) + 1).next_multiple_of(LINE));
+        for place in (0..vectors).step_by(V) {
+            let left = (vectors - place).min(V);
+            let mut from = 0;
+            loop {
+                let range = from..(from + each).min(depth);
+                for block in 0..blocks {
+                    let (channel, at) = (first + block * R, block * R);
+                    lines.next().unwrap_or_default().iter().step_by(LINE).for_each(prefetch);
+                    match left {
+                        1 => self.tile::<S, R, 1>(simd, [channel, at], place, range.clone()),
+                        2 => self.tile::<S, R, 2>(simd, [channel, at], place, range.clone()),
+                        _ => self.tile::<S, R, V>(simd, [channel, at], place, range.clone()),
+                    }
+                }
+                from = range.end;
+                if from == depth {
+                    break;
+                }
+            }
+        }
+        for channel in 0..blocks * R {
+            self.write(simd, first + channel, channel * self.line);
+        }
+        first + blocks * R
+    }
+
     /// All places of `R` channels; returns `R`.
     #[inline(always)]
-    fn block<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize, line: usize) -> usize {
-        let places = self.direct.grid[0] * self.images * self.layout.pitch;
-        let width = V * S::F32_LANES;
+    fn block<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, channel: usize) -> usize {
+        let vectors = self.vectors(S::F32_LANES);
         let depth = self.offsets.len();
         // Parts of the sum whose weights stay in the nearest cache.
         let each = depth.div_ceil(depth.div_ceil(DEPTH).max(1)).max(1);
         let mut from = 0;
         loop {
             let range = from..(from + each).min(depth);
-            let mut place = 0;
-            while place + width <= places {
-                self.tile::<S, R, V>(simd, channel, line, place, range.clone());
-                place += width;
+            let mut vector = 0;
+            while vector + V <= vectors {
+                self.tile::<S, R, V>(simd, [channel, 0], vector, range.clone());
+                vector += V;
             }
-            // The rest in narrow tiles, so that little of the last vector is wasted.
-            while place < places {
-                if places - place > S::F32_LANES {
-                    self.tile::<S, R, 2>(simd, channel, line, place, range.clone());
-                    place += 2 * S::F32_LANES;
+            // The rest in narrow tiles, so that nothing is computed that is not asked for.
+            while vector < vectors {
+                if vectors - vector > 1 {
+                    self.tile::<S, R, 2>(simd, [channel, 0], vector, range.clone());
+                    vector += 2;
                 } else {
-                    self.tile::<S, R, 1>(simd, channel, line, place, range.clone());
-                    place += S::F32_LANES;
+                    self.tile::<S, R, 1>(simd, [channel, 0], vector, range.clone());
+                    vector += 1;
                 }
             }
             from = range.end;
@@ -367,26 +456,31 @@ impl Task<'_> {
         }
     }
 
-    /// A part of the sum of `V` vectors of places of `R` channels.
+    /// A part of the sum of `V` vectors of places of `R` channels, whose lines of results begin at `at`, from a vector on.
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const V: usize>(
         &mut self,
         simd: S,
-        channel: usize,
-        line: usize,
-        place: usize,
+        [channel, at]: [usize; 2],
+        vector: usize,
         range: Range<usize>,
     ) {
-        let d = self.direct;
+        let (d, line) = (self.direct, self.line);
         let depth = self.offsets.len();
         let weight = &d.weight[(self.group * d.outside + channel) * depth..][..R * depth];
         let width = V * S::F32_LANES;
         let places = self.start.map_or(&*self.scratch, |start| &self.x[start..]);
-        assert!(self.farthest + place + width <= places.len() && range.start <= range.end && range.end <= depth);
+        let (per_row, pitch, place) = (self.per_row, self.layout.pitch, vector * S::F32_LANES);
+        let starts: [usize; V] = std::array::from_fn(|v| {
+            let v = vector + v;
+            if per_row == 0 { v * S::F32_LANES } else { v / per_row * pitch + v % per_row * S::F32_LANES }
+        });
+        let end = self.farthest + starts[V - 1] + S::F32_LANES;
+        assert!(end <= places.len() && range.start <= range.end && range.end <= depth);
         let mut sums = [[simd.splat_f32s(0.0); V]; R];
         if range.start > 0 {
             for (r, sums) in sums.iter_mut().enumerate() {
-                let from = &self.result[r * line + place..][..width];
+                let from = &self.result[(at + r) * line + place..][..width];
                 for (from, sum) in from.chunks_exact(S::F32_LANES).zip(sums) {
                     *sum = read(simd, from);
                 }
@@ -398,13 +492,13 @@ impl Task<'_> {
             (weights, self.offsets.as_ptr().add(range.start))
         };
         for k in 0..range.len() {
-            // SAFETY: as above for the offset; none is more than the farthest, from which `place + width` elements on were
-            // checked.
-            let from = unsafe { places.as_ptr().add(*offsets.add(k) as usize + place) };
+            // SAFETY: as above for the offset; none is more than the farthest, and no vector begins behind the last one, whose
+            // end there was checked.
+            let from = unsafe { places.as_ptr().add(*offsets.add(k) as usize) };
             let mut x = [simd.splat_f32s(0.0); V];
-            for (v, x) in x.iter_mut().enumerate() {
+            for (x, start) in x.iter_mut().zip(starts) {
                 // SAFETY: as above.
-                *x = unsafe { from.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
+                *x = unsafe { from.add(start).cast::<S::f32s>().read_unaligned() };
             }
             unrolled!(r < R, {
                 // SAFETY: as above.
@@ -415,7 +509,7 @@ impl Task<'_> {
             });
         }
         for (r, sums) in sums.iter().enumerate() {
-            let to = &mut self.result[r * line + place..][..width];
+            let to = &mut self.result[(at + r) * line + place..][..width];
             for (to, &sum) in to.chunks_exact_mut(S::F32_LANES).zip(sums) {
                 write(simd, to, sum);
             }
@@ -429,12 +523,13 @@ impl Task<'_> {
         let bias = d.epilogue.bias.map_or(0.0, |b| b[self.group * d.outside + channel]);
         let start = self.group * t.group + t.starts[channel];
         // Rows without garbage between them are one row.
-        let merged = self.images == 1 && self.layout.pitch == d.grid[1] && t.down == d.grid[1] && t.right == 1;
+        let pitch = if self.per_row == 0 { self.layout.pitch } else { d.grid[1] };
+        let merged = self.images == 1 && pitch == d.grid[1] && t.down == d.grid[1] && t.right == 1;
         let (rows, len) = if merged { (1, d.grid[0] * d.grid[1]) } else { (d.grid[0], d.grid[1]) };
         let row = Line::new(simd, len);
         for i in 0..rows {
             for image in 0..self.images {
-                let from = &self.result[line + (i * self.images + image) * self.layout.pitch..];
+                let from = &self.result[line + (i * self.images + image) * pitch..];
                 let at = start + (self.first + image) * t.image + i * t.down;
                 // SAFETY: places of different images, groups, channels and rows are apart, and each belongs to one task.
                 let to = unsafe { self.y.part(at, (len - 1) * t.right + 1) };

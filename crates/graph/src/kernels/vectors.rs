@@ -36,6 +36,19 @@ pub fn vectorised<T>(work: impl FnOnce() -> T) -> T {
     arch().dispatch(work)
 }
 
+/// Asks for the line of the cache around an element, which will be read soon.
+#[inline(always)]
+pub(crate) fn prefetch(at: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program sees; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(at).cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Floats of a vector.
 pub(crate) fn lanes() -> usize {
     arch().dispatch(Lanes)

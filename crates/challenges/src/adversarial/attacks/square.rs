@@ -4,8 +4,9 @@
 //!
 //! Differs from the published implementation: place and colours are drawn per row there is, where the implementation shares one
 //! draw among the batch, so that a row's fate does not depend on its neighbours. Rows that are not images are searched by
-//! intervals of neighbouring features. Weak on large images with few queries. Needs no gradient, so it tells where gradients
-//! lie: where it beats them, they are masked.
+//! intervals of neighbouring features. AutoAttack's implementation spends queries on patches that change nothing, the paper's
+//! draws their colours again: `redraw` chooses between the two. Weak on large images with few queries. Needs no gradient, so
+//! it tells where gradients lie: where it beats them, they are masked.
 
 use netproof_core::{Card, CardKind, Challenge, Need, Norm, OptionDoc, Threat};
 use netproof_stats::rng::Rng;
@@ -42,6 +43,11 @@ pub(super) static CARD: Card = Card {
             doc: "Whether patches shrink by the fraction of the queries that is spent, as if there were 10000, instead of by \
                   their number.",
         },
+        OptionDoc {
+            name: "redraw",
+            default: "false",
+            doc: "For l-infinity, whether a patch that would change nothing is drawn again and costs no query.",
+        },
     ],
 };
 
@@ -52,13 +58,20 @@ pub(crate) struct Square {
     pub(crate) queries: usize,
     pub(crate) p_init: f64,
     pub(crate) rescale: bool,
+    pub(crate) redraw: bool,
+    /// Whether this is another search after one that ended, with draws of its own.
+    #[serde(skip)]
+    pub(crate) again: bool,
 }
 
 impl Default for Square {
     fn default() -> Self {
-        Self { queries: 5000, p_init: 0.8, rescale: false }
+        Self { queries: 5000, p_init: 0.8, rescale: false, redraw: false, again: false }
     }
 }
+
+/// Most patches that are drawn for one query.
+const DRAWS: usize = 16;
 
 /// One row under search.
 struct Search {
@@ -98,7 +111,7 @@ impl Attack for Square {
         let mut out = batch.x.to_vec();
         let mut searches: Vec<Search> = Vec::new();
         for owner in batch.right() {
-            let mut rng = batch.rng(owner, "square");
+            let mut rng = batch.rng(owner, if self.again { "square again" } else { "square" });
             let tried = if ball.norm == Norm::L2 {
                 planes.tiles(&ball, batch.row(owner), &mut rng)
             } else {
@@ -113,7 +126,7 @@ impl Attack for Square {
             }
             if i > 0 {
                 let p = self.fraction(i - 1);
-                searches.par_iter_mut().for_each(|s| s.propose(p, planes, &ball, batch.row(s.owner)));
+                searches.par_iter_mut().for_each(|s| s.propose(p, planes, &ball, batch.row(s.owner), self.redraw));
             }
             let owners: Vec<usize> = searches.iter().map(|s| s.owner).collect();
             let mut x = Vec::with_capacity(searches.len() * len);
@@ -151,12 +164,15 @@ impl Square {
 }
 
 impl Search {
-    fn propose(&mut self, p: f64, planes: Planes, ball: &Ball, origin: &[f32]) {
+    fn propose(&mut self, p: f64, planes: Planes, ball: &Ball, origin: &[f32], redraw: bool) {
         self.tried.copy_from_slice(&self.best);
         if ball.norm == Norm::L2 {
-            planes.move_mass(p, ball, origin, &mut self.tried, &mut self.rng);
-        } else {
-            planes.patch(p, ball, origin, &mut self.tried, &mut self.rng);
+            return planes.move_mass(p, ball, origin, &mut self.tried, &mut self.rng);
+        }
+        for _ in 0..if redraw { DRAWS } else { 1 } {
+            if planes.patch(p, ball, origin, &mut self.tried, &mut self.rng) {
+                break;
+            }
         }
     }
 }
@@ -204,20 +220,24 @@ impl Planes {
         x
     }
 
-    /// One square of one colour per channel. Algorithm 2.
-    fn patch(self, p: f64, ball: &Ball, origin: &[f32], x: &mut [f32], rng: &mut Rng) {
+    /// One square of one colour per channel; whether it changes anything. Algorithm 2.
+    fn patch(self, p: f64, ball: &Ball, origin: &[f32], x: &mut [f32], rng: &mut Rng) -> bool {
         let [h, w] = self.side(p, 1);
         let [top, left] = self.corner([h, w], rng);
         let e = ball.epsilon;
+        let mut changed = false;
         for c in 0..self.channels {
             let by = sign(rng) * 2.0 * e;
             for y in top..top + h {
                 let from = self.index(c, y, left);
                 for (x, o) in x[from..from + w].iter_mut().zip(&origin[from..from + w]) {
-                    *x = (*x + by).clamp(o - e, o + e).clamp(ball.low, ball.high);
+                    let new = (*x + by).clamp(o - e, o + e).clamp(ball.low, ball.high);
+                    changed |= new != *x;
+                    *x = new;
                 }
             }
         }
+        changed
     }
 
     /// Tiles of the pattern of algorithm 3 over the whole row, scaled to epsilon.
@@ -380,10 +400,10 @@ mod tests {
                 if norm == Norm::L2 {
                     planes.move_mass(0.1, &ball, &origin, &mut x, &mut rng);
                 } else {
-                    planes.patch(0.1, &ball, &origin, &mut x, &mut rng);
+                    let some = planes.patch(0.1, &ball, &origin, &mut x, &mut rng);
                     let changed = x.iter().zip(&before).filter(|(a, b)| a != b).count();
                     // Two by two or three by three in each of three channels.
-                    assert!(changed <= 27, "{changed}");
+                    assert!(changed <= 27 && some == (changed > 0), "{changed} {some}");
                 }
                 assert!((distance(norm, &x, &origin) - 0.2).abs() < 1e-5, "{norm}");
             }
@@ -398,6 +418,26 @@ mod tests {
             assert!((p.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
             assert!(p.iter().any(|v| *v > 0.0) && p.iter().any(|v| *v < 0.0), "{h} {w} {p:?}");
         }
+    }
+
+    /// Where a patch alone is drawn, of one pixel and one channel, every second one is what is there already.
+    #[test]
+    fn patches_that_change_nothing_are_drawn_again() {
+        let planes = Planes { channels: 1, height: 4, width: 4 };
+        let ball = Ball { norm: Norm::Linf, epsilon: 0.2, low: 0.0, high: 1.0 };
+        let origin = [0.5; 16];
+        let changes = |redraw| {
+            let rng = Rng::new(2);
+            let best = vec![0.7; 16];
+            let mut s = Search { owner: 0, rng, tried: best.clone(), best, margin: 1.0 };
+            let changed = |_: &usize| {
+                s.propose(0.05, planes, &ball, &origin, redraw);
+                s.tried != s.best
+            };
+            (0..200).filter(changed).count()
+        };
+        assert_eq!(changes(true), 200);
+        assert!((80..120).contains(&changes(false)));
     }
 
     /// On a linear model the best point of the cube is a corner, which patches of one pixel reach.
