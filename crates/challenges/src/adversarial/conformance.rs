@@ -37,7 +37,9 @@ fn threat(norm: Norm, scale: f64) -> Threat {
         Norm::Patch => 3.0,
         Norm::Spatial => 1.0,
     };
-    Threat::new(norm, epsilon * scale, [0.0, 1.0]).unwrap()
+    // A count cannot lie between 0 and 1.
+    let least = if scale > 0.0 && matches!(norm, Norm::L0 | Norm::Patch) { 1.0 } else { 0.0 };
+    Threat::new(norm, (epsilon * scale).max(least), [0.0, 1.0]).unwrap()
 }
 
 fn seeds(seed: u64, n: usize) -> Vec<u64> {

@@ -180,7 +180,7 @@ mod tests {
         for norm in Norm::OF_VECTORS {
             for epsilon in [0.0, 0.05, 0.7, 3.0, 50.0] {
                 let b = ball(norm, epsilon);
-                let threat = Threat::new(norm, f64::from(epsilon), [0.0, 1.0]).unwrap();
+                let threat = Threat { norm, epsilon: f64::from(epsilon), bounds: [0.0, 1.0] };
                 for _ in 0..30 {
                     let o = draw(&mut rng, 20, 0.0, 1.0);
                     let mut x = draw(&mut rng, 20, -1.5, 2.5);

@@ -266,7 +266,7 @@ impl Direct<'_> {
             with_scratch(inside(layout.images) + lines * outside(layout.images), |scratch| {
                 let mut zeroed = false;
                 for chunk in image_task * turns..((image_task + 1) * turns).min(chunks) {
-                    let partly = chunk + 1 == chunks && !partial.is_empty();
+                    let partly = chunk + 1 == chunks && rest < layout.images;
                     let (images, offsets) = if partly { (rest, &partial) } else { (layout.images, &whole) };
                     let (line, (scratch, result)) = (outside(images), scratch.split_at_mut(inside(images)));
                     zeroed = arch.dispatch(Task {

@@ -51,7 +51,7 @@ impl Data {
 
 fn threat(norm: Norm, epsilon: f64) -> Threat {
     // Wide bounds: the closed forms below do not know of them.
-    Threat::new(norm, epsilon, [-50.0, 50.0]).unwrap()
+    Threat { norm, epsilon, bounds: [-50.0, 50.0] }
 }
 
 #[test]

@@ -200,8 +200,9 @@ impl Cascade {
             harness.outcomes()[i].margin / margin(harness.row_logits(i), harness.labels()[i]).max(1e-6)
         };
         rows.sort_by(|a, b| relative(a).total_cmp(&relative(b)).then(a.cmp(b)));
-        let part = |fraction: f64, of: usize| ((fraction * of as f64).ceil() as usize).max(FEW).min(of);
-        let slice = if self.thorough { rows.len() } else { part(share * self.near, harness.len()) }.max(1);
+        let part = |fraction: f64, of: usize, least: usize| ((fraction * of as f64).ceil() as usize).max(least).min(of);
+        let least = ((share * FEW as f64) as usize).max(1);
+        let slice = if self.thorough { rows.len() } else { part(share * self.near, harness.len(), least) }.max(1);
         let worth = (WORTH * harness.len() as f64).max(1.0);
         let mut searched = 0;
         while searched < rows.len() {
@@ -226,7 +227,7 @@ impl Cascade {
         }
         // By the row's own seed, so that the sample is the same whatever the other rows are.
         far.sort_by_key(|&i| Rng::named(harness.seed_of(i), called).next_u64());
-        let rest = far.split_off(part(self.sample, far.len()));
+        let rest = far.split_off(part(self.sample, far.len(), FEW));
         let broken = run(harness, id, &format!("{called}-sample"), attack, &far)?;
         let expected = broken as f64 / far.len() as f64 * rest.len() as f64;
         if expected > worth {

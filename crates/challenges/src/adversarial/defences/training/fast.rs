@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_watch_without_patience_is_refused() {
-        let table = Method::new("fast").with("patience", 0).options;
-        assert!(build((&table).into()).err().unwrap().to_string().contains("`patience`"));
+        let table = Method::new("fast").with("preset", "wong-mnist").with("patience", 0).options;
+        let error = build((&table).into()).err().unwrap().to_string();
+        assert_eq!(error, "`patience` is 0; allowed: 1 or more");
     }
 }
