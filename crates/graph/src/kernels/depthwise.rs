@@ -127,7 +127,7 @@ impl Planes<'_> {
             if falls {
                 weights.reverse();
             }
-            let from = x.as_ptr().wrapping_offset(column as isize);
+            let from = x.as_ptr().wrapping_add(column);
             // What the rows of outputs have so far that the next row of inputs is part of, from the newest to the oldest.
             let mut sums = [simd.splat_f32s(0.0); K];
             for i in 0..d.grid[0] + last {

@@ -36,6 +36,8 @@ const WIDE: usize = 16;
 /// Most taps of one part of a sum.
 const DEPTH: usize = if cfg!(test) { 48 } else { 640 };
 
+/// Vectors of a row that never ends.
+const ONE_ROW: usize = usize::MAX;
 /// Most images, or groups of them, that one task takes one after the other.
 const TURNS: usize = 4;
 /// [`DEPTH`] where blocks of channels take turns.
@@ -283,7 +285,7 @@ impl Direct<'_> {
                         scratch,
                         zeroed: zeroed && !partly,
                         start: None,
-                        per_row: 0,
+                        per_row: ONE_ROW,
                         ahead: self.images(x, chunk * layout.images + images, layout.images),
                         result,
                         line,
@@ -317,7 +319,7 @@ struct Task<'a> {
     start: Option<usize>,
     /// The images that come next; where there are groups, none.
     ahead: &'a [f32],
-    /// Vectors of a row, where rows are whole vectors and zeros between them can be passed over.
+    /// Vectors of a row, where rows are whole vectors and zeros between them can be passed over; else all is one row.
     per_row: usize,
     /// A line of places for each of 8 channels, or of all, if they take turns.
     result: &'a mut [f32],
@@ -382,7 +384,7 @@ impl Task<'_> {
     /// Of the places of all images.
     fn vectors(&self, lanes: usize) -> usize {
         let rows = self.direct.grid[0] * self.images;
-        if self.per_row == 0 { (rows * self.layout.pitch).div_ceil(lanes) } else { rows * self.per_row }
+        if self.per_row == ONE_ROW { (rows * self.layout.pitch).div_ceil(lanes) } else { rows * self.per_row }
     }
 
     /// All places of the blocks of 8 channels, which take turns at each tile of places, so that what they read of the
@@ -473,7 +475,7 @@ impl Task<'_> {
         let (per_row, pitch, place) = (self.per_row, self.layout.pitch, vector * S::F32_LANES);
         let starts: [usize; V] = std::array::from_fn(|v| {
             let v = vector + v;
-            if per_row == 0 { v * S::F32_LANES } else { v / per_row * pitch + v % per_row * S::F32_LANES }
+            v / per_row * pitch + v % per_row * S::F32_LANES
         });
         let end = self.farthest + starts[V - 1] + S::F32_LANES;
         assert!(end <= places.len() && range.start <= range.end && range.end <= depth);
@@ -523,7 +525,7 @@ impl Task<'_> {
         let bias = d.epilogue.bias.map_or(0.0, |b| b[self.group * d.outside + channel]);
         let start = self.group * t.group + t.starts[channel];
         // Rows without garbage between them are one row.
-        let pitch = if self.per_row == 0 { self.layout.pitch } else { d.grid[1] };
+        let pitch = if self.per_row == ONE_ROW { self.layout.pitch } else { d.grid[1] };
         let merged = self.images == 1 && pitch == d.grid[1] && t.down == d.grid[1] && t.right == 1;
         let (rows, len) = if merged { (1, d.grid[0] * d.grid[1]) } else { (d.grid[0], d.grid[1]) };
         let row = Line::new(simd, len);
