@@ -110,6 +110,12 @@ pub(crate) static BARS: &[Bar] = &[
         measure: onnx::packages,
     },
     Bar {
+        name: "bounds",
+        bar: "IBP, CROWN-IBP and CROWN of auto_LiRPA's networks as written out in float64, to 1e-4; attacked points within",
+        by_default: false,
+        measure: adversarial::bounds,
+    },
+    Bar {
         name: "trades",
         bar: "AutoAttack: 199 of 200 rows as recorded, 1.2 of PyTorch's time; cascade: within 0.5 points, a quarter",
         by_default: false,

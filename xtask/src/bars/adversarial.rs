@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::audit::fashion_mnist;
 use super::process::{measured, on_two_cores};
 use super::{Bench, Measured, python};
+use crate::command;
 
 /// What the script imports besides the other scripts' libraries.
 const LIBRARIES: &[&str] = &["torchattacks==3.5.1"];
@@ -58,6 +59,25 @@ pub(super) fn trades_cascade(bench: &Bench) -> anyhow::Result<Measured> {
     let robust = result["robust_accuracy"]["attacked"].as_f64().context("no `robust_accuracy.attacked`")?;
     let figure = format!("{:.2} % of {} rows in {:.0} s", 100.0 * robust, result["rows"], run.seconds);
     Ok(Measured::Figure { figure, pass: (robust - 0.928).abs() <= 0.003 && result["rows"] == 10_000 })
+}
+
+/// Bounds of published networks, and points of the golden networks that were attacked.
+pub(super) fn bounds(bench: &Bench) -> anyhow::Result<Measured> {
+    let data = bench.root.parent().map(|p| p.join("shared/data")).filter(|d| d.join("models").is_dir());
+    let (Some(_), Some(data)) = (bench.golden(), data) else { return Ok(Measured::Skipped(NO_GOLDEN.into())) };
+    if !python::is_there() {
+        return Ok(Measured::Skipped(python::ABSENT.into()));
+    }
+    let folder = bench.folder("bounds")?;
+    let mut reference = Command::new(python::with_captum(bench)?);
+    command::succeed(reference.arg(bench.root.join("tests/bars/bounds_reference.py")).arg(data).arg(&folder))?;
+    let mut test = Command::new("cargo");
+    test.current_dir(&bench.root).args(["test", "--quiet", "--workspace", "--test", "bounds"]);
+    let done = test.env("NETPROOF_BOUNDS", &folder).output().context("cannot start cargo")?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    let last = text.lines().rev().find_map(|l| l.strip_prefix("test result: "));
+    let last = last.with_context(|| format!("no test ran: {}", String::from_utf8_lossy(&done.stderr)))?;
+    Ok(Measured::Figure { figure: last.to_owned(), pass: done.status.success() })
 }
 
 fn mnist(bench: &Bench) -> Option<[PathBuf; 2]> {
