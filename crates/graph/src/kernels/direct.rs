@@ -41,7 +41,7 @@ const ONE_ROW: usize = usize::MAX;
 /// Most images, or groups of them, that one task takes one after the other.
 const TURNS: usize = 4;
 /// [`DEPTH`] where blocks of channels take turns.
-const TURN: usize = if cfg!(test) { 48 } else { 192 };
+const TURN: usize = if cfg!(test) { 48 } else { 96 };
 
 /// A sum over taps: `y[n, g, o, i, j] = Σ weight[g, o, c, t] · x[n, g, c, i · step + down(t), j · step + right(t)]`, where x is 0
 /// outside its plane.

@@ -200,7 +200,8 @@ impl Cascade {
             harness.outcomes()[i].margin / margin(harness.row_logits(i), harness.labels()[i]).max(1e-6)
         };
         rows.sort_by(|a, b| relative(a).total_cmp(&relative(b)).then(a.cmp(b)));
-        let part = |share: f64, of: usize, least: usize| ((share * of as f64 - 1e-6).ceil() as usize).max(least).min(of);
+        let part =
+            |share: f64, of: usize, least: usize| ((share * of as f64 - 1e-6).ceil() as usize).max(least).min(of);
         let least = ((share * FEW as f64) as usize).max(1);
         let slice = if self.thorough { rows.len() } else { part(share * self.near, harness.len(), least) }.max(1);
         let worth = (WORTH * harness.len() as f64).max(1.0);
