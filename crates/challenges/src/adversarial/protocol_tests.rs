@@ -69,6 +69,35 @@ fn protocols_find_exactly_the_rows_that_can_be_broken_on_a_linear_model() {
     }
 }
 
+/// The long Square looks at the rows that are nearest after the short one, with draws of its own, and at no others.
+#[test]
+fn the_long_square_searches_the_nearest_rows() {
+    let model = small(12, 5, 3);
+    let (x, labels) = rows(&model, 12, 300, 4);
+    let v = victim(&model, &[12]);
+    let threat = Threat::new(Norm::Linf, 0.004, [-9.0, 9.0]).unwrap();
+    let run = |options: &str| {
+        let mut h = harness(&v, threat, &x, &labels);
+        method("cascade", options).run(&mut h, &[]).unwrap();
+        let standing = h.standing().len() as u64;
+        let stages: Vec<(String, u64)> = h.stages().iter().map(|s| (s.id.clone(), s.rows)).collect();
+        let queries: Vec<u64> = h.outcomes().iter().map(|o| o.count.forward).collect();
+        (standing, stages, queries, h.notes().join("; "))
+    };
+    let common = "[cascade]\nqueries = 40\nsteps = 10\n";
+    let (_, stages, without, _) = run(&format!("{common}long_queries = 0\n"));
+    assert!(stages.iter().all(|s| !s.0.starts_with("square-long")), "{stages:?}");
+    let (standing, stages, with, notes) = run(&format!("{common}long_queries = 150\n"));
+    let long: Vec<u64> = stages.iter().filter(|s| s.0.starts_with("square-long")).map(|s| s.1).collect();
+    // A fiftieth of 300 rows, and nothing that promises more.
+    assert_eq!(long, [6], "{stages:?}");
+    assert!(standing > 100 && notes.contains("square-long searched the 6 rows nearest"), "{standing} {notes}");
+    let more: Vec<u64> = with.iter().zip(&without).map(|(a, b)| a - b).filter(|&d| d > 0).collect();
+    assert_eq!(more.len(), 6, "{more:?}");
+    let everywhere = run(&format!("{common}long_queries = 150\nthorough = true\n"));
+    assert_eq!(everywhere.1.last().map(|s| s.1), Some(everywhere.0), "{:?}", everywhere.1);
+}
+
 #[test]
 fn robust_accuracy_falls_with_epsilon_and_stages_add_up() {
     let model = small(12, 5, 3);
