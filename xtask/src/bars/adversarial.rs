@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::audit::fashion_mnist;
+use super::build::tested;
 use super::process::{measured, on_two_cores};
 use super::{Bench, Measured, python};
 use crate::command;
@@ -73,11 +74,7 @@ pub(super) fn bounds(bench: &Bench) -> anyhow::Result<Measured> {
     command::succeed(reference.arg(bench.root.join("tests/bars/bounds_reference.py")).arg(data).arg(&folder))?;
     let mut test = Command::new("cargo");
     test.current_dir(&bench.root).args(["test", "--quiet", "--workspace", "--test", "bounds"]);
-    let done = test.env("NETPROOF_BOUNDS", &folder).output().context("cannot start cargo")?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    let last = text.lines().rev().find_map(|l| l.strip_prefix("test result: "));
-    let last = last.with_context(|| format!("no test ran: {}", String::from_utf8_lossy(&done.stderr)))?;
-    Ok(Measured::Figure { figure: last.to_owned(), pass: done.status.success() })
+    tested(test.env("NETPROOF_BOUNDS", &folder))
 }
 
 fn mnist(bench: &Bench) -> Option<[PathBuf; 2]> {

@@ -62,6 +62,11 @@ pub(super) fn sanitizer(bench: &Bench) -> anyhow::Result<Measured> {
     test.args(["--target", host.trim(), "--target-dir"]).arg(bench.root.join(".bars/sanitizer"));
     // What is kept for the whole process, such as the pool of threads, is no leak.
     test.arg("kernels::").env("RUSTFLAGS", "-Zsanitizer=address").env("ASAN_OPTIONS", "detect_leaks=0");
+    tested(&mut test)
+}
+
+/// Runs tests; the figure is the last line of the runner.
+pub(super) fn tested(test: &mut Command) -> anyhow::Result<Measured> {
     let done = test.output().context("cannot start cargo")?;
     let text = String::from_utf8_lossy(&done.stdout);
     let last = text.lines().rev().find_map(|l| l.strip_prefix("test result: "));

@@ -9,7 +9,8 @@
 //! # Source
 //! Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD Architectures", SC18 (register
 //! tiles of a direct convolution); the layout, with vectors over places, is ours.
-//! Scratch per thread: the padded images of a task, usually at most [`INSIDE`] floats, and 8 channels of their output.
+//! Scratch per thread: the padded images of a task, usually at most [`INSIDE`] floats, and their output: 8 channels of it, or,
+//! where blocks of channels take turns, those of the task.
 
 use std::ops::Range;
 
@@ -220,7 +221,7 @@ impl Direct<'_> {
     }
 
     /// Whether blocks of output channels take turns at each tile of places.
-    fn in_turn(&self) -> bool {
+    fn takes_turns(&self) -> bool {
         self.outside >= 16
     }
 
@@ -262,7 +263,7 @@ impl Direct<'_> {
             let (image_task, groups, part) = (task / (group_tasks * parts), task / parts % group_tasks, task % parts);
             let groups = groups * groups_each..((groups + 1) * groups_each).min(self.groups);
             let channels = part * each * 8..((part + 1) * each * 8).min(self.outside);
-            let lines = if self.in_turn() { channels.len().next_multiple_of(8) } else { 8 };
+            let lines = if self.takes_turns() { channels.len().next_multiple_of(8) } else { 8 };
             let inside = |images: usize| (self.inside * layout.channel(images) + SLACK).next_multiple_of(LINE);
             let outside = |images: usize| (self.grid[0] * images * layout.pitch + SLACK).next_multiple_of(LINE);
             with_scratch(inside(layout.images) + lines * outside(layout.images), |scratch| {
@@ -363,7 +364,7 @@ impl Task<'_> {
     fn channels<S: Simd>(&mut self, simd: S) {
         let line = self.line;
         let mut channel = self.channels.start;
-        if S::F32_LANES == 16 && self.direct.in_turn() {
+        if S::F32_LANES == 16 && self.direct.takes_turns() {
             channel = self.in_turn::<S>(simd);
         }
         while channel < self.channels.end {
